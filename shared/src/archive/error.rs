@@ -1,0 +1,227 @@
+//! Why an archive is refused.
+
+use crate::disposition::Disposition;
+use crate::image::{Digest, DigestError};
+use crate::object::ObjectError;
+use crate::retry::Disposed;
+
+/// An archive that cannot be read, or holds nothing that can be imported.
+///
+/// Apart from [`ArchiveError::Object`] all are permanent: the same bytes would be refused again.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// No bytes at all.
+    #[error("the upload is empty: 0 bytes; wanted an image tarball, as `docker save` writes it")]
+    Empty,
+    /// Another kind of file.
+    #[error("the upload is {found}, not a tar archive; wanted an image tarball, as `docker save` writes it")]
+    NotTar {
+        /// What its first bytes look like.
+        found: &'static str,
+    },
+    /// A compressed archive.
+    #[error("the upload is compressed with {codec}; this version reads plain tar archives only")]
+    Compressed {
+        /// gzip, zstd, xz or bzip2.
+        codec: &'static str,
+    },
+    /// A header that is no tar header.
+    #[error(
+        "the archive is damaged: no tar header at byte {offset}{}; wanted one after the entry before it",
+        after(.previous.as_deref())
+    )]
+    BadHeader {
+        /// Where.
+        offset: u64,
+        /// The entry before it.
+        previous: Option<String>,
+        /// What the header parser says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The archive ends inside an entry.
+    #[error(
+        "the archive is cut off: entry {entry:?} at byte {offset} goes to byte {wanted_bytes}, and the upload has \
+         {found_bytes}"
+    )]
+    Truncated {
+        /// The entry.
+        entry: String,
+        /// Where its header is.
+        offset: u64,
+        /// Where its body should end.
+        wanted_bytes: u64,
+        /// The upload's length.
+        found_bytes: u64,
+    },
+    /// A named limit was met.
+    #[error("{what} at byte {offset} is over the limit: found {found}, at most {limit} are read")]
+    OverLimit {
+        /// What was counted or measured.
+        what: String,
+        /// Where.
+        offset: u64,
+        /// How much there is.
+        found: u64,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// A filesystem, not an image.
+    #[error(
+        "the archive holds no image: no index.json, manifest.json or repositories among its {entries} entries{}",
+        looks_like(*.filesystem)
+    )]
+    NoImage {
+        /// How many entries there are.
+        entries: usize,
+        /// Whether it looks like a root filesystem.
+        filesystem: bool,
+    },
+    /// `manifest.json` or `index.json` names no image.
+    #[error("{entry} names no image: it is an empty list or null")]
+    NamesNothing {
+        /// The entry.
+        entry: String,
+    },
+    /// A layout that this version does not import.
+    #[error("the archive is {layout}, which this version does not import")]
+    Unsupported {
+        /// Which one.
+        layout: &'static str,
+    },
+    /// An entry that should be JSON is not, or lacks what it must have.
+    #[error("{entry} does not read as {wanted}")]
+    BadJson {
+        /// The entry.
+        entry: String,
+        /// What it should be.
+        wanted: &'static str,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A digest that cannot be checked.
+    #[error("{entry} names a digest that cannot be checked")]
+    BadDigest {
+        /// The entry.
+        entry: String,
+        /// What is wrong.
+        #[source]
+        source: DigestError,
+    },
+    /// Something is named and not there.
+    #[error("{named_by} names {entry:?}, and the archive has no such file{}", detail(.why.as_deref()))]
+    Missing {
+        /// What names it.
+        named_by: String,
+        /// The path.
+        entry: String,
+        /// What was found instead: a broken link, a folder, a sparse file.
+        why: Option<String>,
+    },
+    /// Bytes do not hash to what they are stored under.
+    #[error("{entry} hashes to {found}; wanted {wanted}: the archive is damaged")]
+    WrongDigest {
+        /// The entry.
+        entry: String,
+        /// What its bytes hash to.
+        found: Digest,
+        /// What it is named.
+        wanted: Digest,
+    },
+    /// A blob's size differs from its descriptor's.
+    #[error("{entry} has {found_bytes} bytes; its descriptor says {wanted_bytes}: the archive is damaged")]
+    WrongSize {
+        /// The entry.
+        entry: String,
+        /// Its size in the archive.
+        found_bytes: u64,
+        /// The descriptor's.
+        wanted_bytes: u64,
+    },
+    /// As many layers as diff IDs are wanted.
+    #[error("image {config} has {layers} layers and {diff_ids} diff IDs; wanted as many of each")]
+    LayerCount {
+        /// The config's name.
+        config: String,
+        /// Layers that the manifest names.
+        layers: usize,
+        /// Diff IDs that the config lists.
+        diff_ids: usize,
+    },
+    /// What ECR's manifest validator is known to refuse.
+    #[error("ECR refuses image {image}: {why}")]
+    EcrRefuses {
+        /// A name or digest.
+        image: String,
+        /// The rule and the remedy.
+        why: String,
+    },
+    /// The bytes could not be read.
+    #[error("the upload could not be read")]
+    Object(#[from] ObjectError),
+}
+
+fn after(previous: Option<&str>) -> String {
+    previous.map(|entry| format!(", after {entry:?}")).unwrap_or_default()
+}
+
+fn detail(why: Option<&str>) -> String {
+    why.map(|why| format!(": {why}")).unwrap_or_default()
+}
+
+fn looks_like(filesystem: bool) -> &'static str {
+    if filesystem { "; it looks like a root filesystem, as `docker export` writes it" } else { "" }
+}
+
+impl ArchiveError {
+    /// What the uploader can do.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Empty | Self::Truncated { .. } | Self::BadHeader { .. } | Self::WrongDigest { .. } => {
+                "write the tarball again and upload the whole file"
+            }
+            Self::WrongSize { .. } | Self::LayerCount { .. } | Self::Missing { .. } => {
+                "save the image again with the tool that wrote the tarball, and upload that file"
+            }
+            Self::NotTar { .. } => "upload an image tarball, such as `docker save my-app:1.4.2 -o my-app.tar` writes",
+            Self::Compressed { .. } => "decompress the file (gunzip, unzstd, unxz, bunzip2) and upload the tar",
+            Self::NoImage { filesystem: true, .. } => {
+                "use `docker save IMAGE`, which writes an image, instead of `docker export CONTAINER`"
+            }
+            Self::NoImage { .. } | Self::NamesNothing { .. } | Self::Unsupported { .. } => {
+                "save the image with `docker save IMAGE:TAG`, or copy it to an `oci-archive:` with skopeo"
+            }
+            Self::BadJson { .. } | Self::BadDigest { .. } => {
+                "save the image again, or report the tool and its version that wrote this tarball"
+            }
+            Self::OverLimit { .. } => "split the archive, or build an image with fewer and smaller parts",
+            Self::EcrRefuses { .. } => "build the image differently; ECR would refuse it from any client",
+            Self::Object(_) => "upload the file again",
+        }
+    }
+}
+
+impl Disposed for ArchiveError {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Object(object) => object.disposition(),
+            Self::Empty
+            | Self::NotTar { .. }
+            | Self::Compressed { .. }
+            | Self::BadHeader { .. }
+            | Self::Truncated { .. }
+            | Self::OverLimit { .. }
+            | Self::NoImage { .. }
+            | Self::NamesNothing { .. }
+            | Self::Unsupported { .. }
+            | Self::BadJson { .. }
+            | Self::BadDigest { .. }
+            | Self::Missing { .. }
+            | Self::WrongDigest { .. }
+            | Self::WrongSize { .. }
+            | Self::LayerCount { .. }
+            | Self::EcrRefuses { .. } => Disposition::Permanent,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Amazon ECR: the registry that holds the blobs (OCI distribution API), the token that opens it, and the
+//! repositories it is divided into (control API).
+
+mod error;
+mod registry;
+mod repository;
+mod token;
+
+pub use error::RegistryError;
+pub use registry::{Registry, StoredManifest, Upload};
+pub use repository::{Repositories, RepositoryError, Settings};
+pub use token::TokenSource;

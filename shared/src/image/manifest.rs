@@ -1,0 +1,248 @@
+//! Manifests, indexes and image configs: the bytes as they are, and the little of them that decides anything.
+//!
+//! The bytes are what is hashed and put; the parsed form is never written back (OCI image spec, `manifest.md`,
+//! `image-index.md`, `config.md`; Docker's schema 2 has the same shape).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{DiffId, Digest};
+use super::media_type::{ManifestKind, MediaType};
+
+/// What names a blob or manifest: its media type, digest and size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the bytes are.
+    pub media_type: MediaType,
+    /// The hash of the bytes as stored.
+    pub digest: Digest,
+    /// Bytes as stored.
+    #[serde(rename = "size")]
+    pub size_bytes: u64,
+    /// What the image runs on, in an index's entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Free-form notes; names of images in an `index.json`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Where foreign layers are fetched from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+}
+
+impl Descriptor {
+    /// A descriptor with nothing but the three things that every one has.
+    pub fn new(media_type: &str, digest: Digest, size_bytes: u64) -> Self {
+        Self {
+            media_type: media_type.into(),
+            digest,
+            size_bytes,
+            platform: None,
+            annotations: BTreeMap::new(),
+            urls: Vec::new(),
+        }
+    }
+
+    /// Whether BuildKit wrote it as an attestation beside the image it speaks of.
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.get("vnd.docker.reference.type").is_some_and(|kind| kind == "attestation-manifest")
+    }
+}
+
+/// Operating system and processor of an image (OCI image spec, `image-index.md`, "platform").
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Platform {
+    /// Such as `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// Such as `amd64`.
+    #[serde(default)]
+    pub architecture: String,
+    /// Such as `v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Reserved by the spec; ECR refuses an index that uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<Vec<String>>,
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One image or artifact: a config and layers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// The image config, or an artifact's.
+    pub config: Descriptor,
+    /// Lowest first. `null` counts as none.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub layers: Vec<Descriptor>,
+    /// What an artifact is.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// What a referrer speaks of.
+    #[serde(default)]
+    pub subject: Option<Descriptor>,
+}
+
+/// A manifest of manifests.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// The children. `null`, as Docker 25.0 writes for an untagged image, counts as none.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub manifests: Vec<Descriptor>,
+    /// What an artifact is.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// What a referrer speaks of.
+    #[serde(default)]
+    pub subject: Option<Descriptor>,
+}
+
+/// Reads `null` as the default, since several producers write it for "none".
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Either kind, parsed.
+#[derive(Debug, Clone)]
+pub enum Parsed {
+    /// One image or artifact.
+    Image(Box<ImageManifest>),
+    /// A manifest of manifests.
+    Index(Box<Index>),
+}
+
+/// A manifest: its bytes, what they hash to, what they are, what they say.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// As stored and as put.
+    pub bytes: Bytes,
+    /// The `Content-Type` it is put with.
+    pub media_type: MediaType,
+    /// The hash of `bytes`.
+    pub digest: Digest,
+    /// What `bytes` say.
+    pub parsed: Parsed,
+}
+
+impl Manifest {
+    /// Parses `bytes` as the manifest kind that `media_type` names.
+    ///
+    /// # Errors
+    ///
+    /// The JSON error, when the bytes are no manifest of that kind.
+    pub fn parse(bytes: Bytes, media_type: MediaType) -> Result<Self, serde_json::Error> {
+        let parsed = match media_type.manifest_kind() {
+            Some(ManifestKind::Index) => Parsed::Index(Box::new(serde_json::from_slice(&bytes)?)),
+            Some(ManifestKind::Image) | None => Parsed::Image(Box::new(serde_json::from_slice(&bytes)?)),
+        };
+        let digest = Digest::of(&bytes);
+        Ok(Self { bytes, media_type, digest, parsed })
+    }
+
+    /// The manifest of one OCI image around `config` and `layers`.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: serialising plain records does not fail.
+    pub fn build(config: &Descriptor, layers: &[Descriptor]) -> Result<Self, serde_json::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Written<'a> {
+            schema_version: u8,
+            media_type: &'static str,
+            config: &'a Descriptor,
+            layers: &'a [Descriptor],
+        }
+        let written = Written { schema_version: 2, media_type: MediaType::OCI_MANIFEST, config, layers };
+        Self::parse(serde_json::to_vec(&written)?.into(), MediaType::OCI_MANIFEST.into())
+    }
+
+    /// The image manifest, when this is one.
+    pub fn as_image(&self) -> Option<&ImageManifest> {
+        match &self.parsed {
+            Parsed::Image(image) => Some(image),
+            Parsed::Index(_) => None,
+        }
+    }
+}
+
+/// What we read of an image config (OCI image spec, `config.md`).
+#[derive(Debug, Clone, Deserialize)]
+pub struct ImageConfig {
+    /// Operating system and processor.
+    #[serde(flatten)]
+    pub platform: Platform,
+    /// The layers, uncompressed.
+    #[serde(default)]
+    pub rootfs: RootFs,
+}
+
+/// The layers of an image config.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct RootFs {
+    /// Lowest first; `null` for an image without layers.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub diff_ids: Vec<DiffId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_lists_count_as_none() {
+        let index: Index = serde_json::from_str(r#"{"schemaVersion":2,"manifests":null}"#).unwrap();
+        assert!(index.manifests.is_empty());
+        let config: ImageConfig = serde_json::from_str(r#"{"os":"linux","rootfs":{"diff_ids":null}}"#).unwrap();
+        assert!(config.rootfs.diff_ids.is_empty());
+    }
+
+    #[test]
+    fn a_built_manifest_is_the_same_bytes_every_time() {
+        let config = Descriptor::new(MediaType::OCI_CONFIG, Digest::of(b"{}"), 2);
+        let layer = Descriptor::new(MediaType::OCI_LAYER_GZIP, Digest::of(b"layer"), 5);
+        let manifest = Manifest::build(&config, std::slice::from_ref(&layer)).unwrap();
+        assert_eq!(
+            std::str::from_utf8(&manifest.bytes).unwrap(),
+            format!(
+                r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{}","size":2}},"layers":[{{"mediaType":"{}","digest":"{}","size":5}}]}}"#,
+                MediaType::OCI_MANIFEST,
+                MediaType::OCI_CONFIG,
+                config.digest,
+                MediaType::OCI_LAYER_GZIP,
+                layer.digest
+            )
+        );
+        assert_eq!(manifest.digest, Digest::of(&manifest.bytes));
+    }
+
+    #[test]
+    fn a_platform_prints_as_docker_writes_it() {
+        let platform = |variant: Option<&str>| Platform {
+            os: "linux".into(),
+            architecture: "arm64".into(),
+            variant: variant.map(Into::into),
+            features: None,
+        };
+        assert_eq!(platform(None).to_string(), "linux/arm64");
+        assert_eq!(platform(Some("v8")).to_string(), "linux/arm64/v8");
+    }
+}

@@ -1,0 +1,439 @@
+//! S3 → ECR, end to end: the order of it all.
+//!
+//! Look at the object; plan; look up every name; make the repositories; send the blobs; put the manifests by digest;
+//! then, and only then, the tags; read everything back; write the receipt. Each step can be repeated, and a step that
+//! was done is found done.
+
+mod error;
+mod look_up;
+mod progress;
+mod send;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::compress::Compressor;
+use crate::config::Config;
+use crate::disposition::{Disposition, chain};
+use crate::ecr::{Registry, RegistryError, Repositories, TokenSource};
+use crate::event::ObjectCreated;
+use crate::image::{Digest, Manifest, Repository};
+use crate::limits;
+use crate::naming::{IMAGE_METADATA, Upload};
+use crate::object::{Current, ObjectError, ObjectId, S3Object};
+use crate::plan::{Plan, PlannedImage};
+use crate::react::{Verification, verify};
+use crate::receipt::{
+    Attempt, BlobReceipt, ImageReceipt, ImportOutcome, ImportSection, LayersDone, Reason, Receipt, Receipts, UploadId,
+};
+use crate::retry::Disposed as _;
+use crate::state::image_record::UploadRecord;
+use crate::state::{Documents, ImageRecords, Ledger, StateError};
+
+pub use error::ImportError;
+pub use progress::TARGET as PROGRESS_TARGET;
+
+use look_up::Standing;
+
+/// Imports uploads, one at a time or several at once; made once for each process.
+#[derive(Debug)]
+pub struct Importer {
+    s3: aws_sdk_s3::Client,
+    registry: Registry,
+    repositories: Repositories,
+    compressor: Compressor,
+    ledger: Ledger,
+    records: ImageRecords,
+    receipts: Receipts,
+    prefix: String,
+    failed_queue_arn: Option<String>,
+    now: fn() -> Timestamp,
+}
+
+/// One delivery of an upload's event.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    /// Which one it is.
+    pub attempt: Attempt,
+    /// When the function will be stopped.
+    pub deadline: Instant,
+}
+
+/// How a delivery ended. The receipt is written in every case.
+#[derive(Debug)]
+pub enum Outcome {
+    /// In ECR; the receipt says what was done.
+    Done(Box<Receipt>),
+    /// Refused for good, or overtaken: the message is done with.
+    Refused {
+        /// What was written.
+        receipt: Box<Receipt>,
+        /// Why.
+        error: ImportError,
+    },
+    /// To be delivered again.
+    Later {
+        /// Why.
+        error: ImportError,
+        /// When.
+        after: Duration,
+    },
+}
+
+/// What a delivery has found out and done; read for its receipt however it ends.
+#[derive(Debug, Default)]
+struct Report {
+    size_bytes: Option<u64>,
+    layers: Option<LayersDone>,
+    images: Vec<ImageReceipt>,
+    left_out: Vec<String>,
+    settings_differ: Vec<String>,
+    verification: Option<Verification>,
+}
+
+/// What it takes to write a receipt in the middle of a delivery.
+struct ProgressReceipt<'a> {
+    importer: &'a Importer,
+    upload: &'a UploadId,
+    attempt: Attempt,
+    started_at: Timestamp,
+}
+
+impl ProgressReceipt<'_> {
+    async fn write(&self, report: &Report) -> Result<(), StateError> {
+        let outcome = ImportOutcome::Importing;
+        let section = self.importer.section(outcome, self.attempt, self.started_at, report, None);
+        self.importer.receipts.update(self.upload, &section, None).await.map(|_| ())
+    }
+}
+
+/// An image whose blobs are all in its repository.
+struct Ready<'a> {
+    planned: &'a PlannedImage,
+    standing: &'a Standing,
+    /// In the order in which they are put; the root among them.
+    manifests: Vec<Arc<Manifest>>,
+    root: Arc<Manifest>,
+    config: Option<Digest>,
+    blobs: Vec<BlobReceipt>,
+}
+
+impl Importer {
+    /// An importer for `config`, compressing on `cores` threads. `now` is the clock.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
+    pub fn new(
+        config: &Config,
+        s3: aws_sdk_s3::Client,
+        ecr: aws_sdk_ecr::Client,
+        cores: usize,
+        now: fn() -> Timestamp,
+    ) -> Result<Self, RegistryError> {
+        let tokens = TokenSource::new(ecr.clone(), config.registry_endpoint.clone(), now);
+        let state = Documents::new(s3.clone(), &config.state_bucket);
+        Ok(Self {
+            registry: Registry::new(tokens)?,
+            repositories: Repositories::new(ecr, config.stack.clone(), config.repository.clone()),
+            compressor: Compressor::new(config.compression, cores),
+            ledger: Ledger::new(state.clone()),
+            records: ImageRecords::new(state),
+            receipts: Receipts::new(s3.clone(), config.stack.clone()),
+            prefix: config.repository_prefix.clone(),
+            failed_queue_arn: config.failed_queue_arn.clone(),
+            s3,
+            now,
+        })
+    }
+
+    /// Imports one object, and writes the receipt however it ends.
+    ///
+    /// Ends before the delivery's deadline, with a margin for the receipt; layers that were finished are in the
+    /// ledger then, and the next delivery goes on from there.
+    pub async fn import(&self, created: &ObjectCreated, delivery: Delivery) -> Outcome {
+        let upload = UploadId::from(created);
+        let started_at = (self.now)();
+        let started = Instant::now();
+        let left = delivery.deadline.saturating_duration_since(started);
+        let margin = limits::DEADLINE_MARGIN.min(left / 5);
+        let mut report = Report::default();
+        let run = self.run(&upload, delivery.attempt, started_at, &mut report);
+        let result = match tokio::time::timeout(left.saturating_sub(margin), run).await {
+            Ok(result) => result,
+            Err(_) => Err(ImportError::OutOfTime { layers: report.layers }),
+        };
+
+        let error = result.err();
+        let last = delivery.attempt.n >= delivery.attempt.of;
+        let outcome = match &error {
+            None => ImportOutcome::Imported,
+            Some(
+                ImportError::Superseded { .. }
+                | ImportError::Deleted { .. }
+                | ImportError::Object(ObjectError::Gone { .. }),
+            ) => ImportOutcome::Superseded,
+            Some(error) if error.disposition() == Disposition::Transient && !last => ImportOutcome::Importing,
+            Some(_) => ImportOutcome::Failed,
+        };
+        let why = error.as_ref().map(|error| self.reason(error, last));
+        let section = self.section(outcome, delivery.attempt, started_at, &report, why);
+        let receipt = self.receipts.update(&upload, &section, report.verification.as_ref()).await;
+        match (error, receipt) {
+            (None, Ok(receipt)) => Outcome::Done(Box::new(receipt)),
+            (Some(error), Ok(receipt)) if error.disposition() == Disposition::Permanent => {
+                Outcome::Refused { receipt: Box::new(receipt), error }
+            }
+            (Some(error), written) => {
+                if let Err(state) = written {
+                    tracing::error!(s3.key = upload.key, error = chain(&state), "the receipt could not be written");
+                }
+                let after = backoff(&error, delivery.attempt);
+                Outcome::Later { error, after }
+            }
+            // Without its receipt an upload is not finished.
+            (None, Err(state)) => {
+                let error = ImportError::State(state);
+                let after = backoff(&error, delivery.attempt);
+                Outcome::Later { error, after }
+            }
+        }
+    }
+
+    /// Why, in the receipt's words; after the last delivery of what was not the upload's fault, with the command that
+    /// sends it round again.
+    fn reason(&self, error: &ImportError, last: bool) -> Reason {
+        let mut fix = error.fix();
+        if let (true, Disposition::Transient, Some(arn)) = (last, error.disposition(), &self.failed_queue_arn) {
+            fix.push_str(": aws sqs start-message-move-task --source-arn ");
+            fix.push_str(arn);
+        }
+        Reason {
+            kind: error.kind().to_owned(),
+            text: chain(error),
+            fix,
+            upload_again_helps: error.upload_again_helps(),
+        }
+    }
+
+    fn section(
+        &self,
+        outcome: ImportOutcome,
+        attempt: Attempt,
+        started_at: Timestamp,
+        report: &Report,
+        reason: Option<Reason>,
+    ) -> ImportSection {
+        let updated_at = (self.now)();
+        ImportSection {
+            outcome,
+            attempt,
+            started_at,
+            updated_at,
+            duration_ms: u64::try_from(updated_at.duration_since(started_at).as_millis()).unwrap_or(0),
+            size_bytes: report.size_bytes,
+            layers: report.layers,
+            reason,
+            images: report.images.clone(),
+            left_out: report.left_out.clone(),
+            settings_differ: report.settings_differ.clone(),
+        }
+    }
+
+    async fn run(
+        &self,
+        upload: &UploadId,
+        attempt: Attempt,
+        started_at: Timestamp,
+        report: &mut Report,
+    ) -> Result<(), ImportError> {
+        let id =
+            ObjectId { bucket: upload.bucket.clone(), key: upload.key.clone(), version_id: upload.version_id.clone() };
+        let object = Arc::new(S3Object::open(&self.s3, id).await?);
+        report.size_bytes = Some(object.head().length_bytes);
+        still_wanted(&object).await?;
+        let progress_receipt = ProgressReceipt { importer: self, upload, attempt, started_at };
+        progress_receipt.write(report).await?;
+
+        let image = object.head().metadata.get(IMAGE_METADATA).map(String::as_str);
+        let naming = Upload { bucket: &upload.bucket, key: &upload.key, image, prefix: &self.prefix };
+        let plan = Plan::read(&*object, naming).await?;
+        report.left_out.clone_from(&plan.left_out);
+        tracing::info!(s3.key = upload.key, layout = %plan.layout, images = plan.images.len(), "planned");
+
+        let standings = self.look_up(&plan).await?;
+        let mut repositories: BTreeMap<Repository, String> = BTreeMap::new();
+        for planned in &plan.images {
+            let repository = &planned.target.repository;
+            if !repositories.contains_key(repository) {
+                let settings = self.repositories.ensure(repository).await?;
+                let differences = settings.differences.iter().map(|difference| format!("{repository}: {difference}"));
+                report.settings_differ.extend(differences);
+                repositories.insert(repository.clone(), settings.uri);
+            }
+        }
+
+        let ready = self.send_all(&object, &plan, &standings, report, &progress_receipt).await?;
+        // Asked again as late as possible: from here on tags move.
+        still_wanted(&object).await?;
+        let ready = self.put_by_digest(&object, upload, ready).await?;
+        for image in &ready {
+            self.put_tags(image).await?;
+        }
+        report.images = ready.iter().map(|image| image.receipt(&repositories)).collect();
+        report.verification = Some(self.verify_all(&ready).await?);
+        Ok(())
+    }
+
+    /// Puts every manifest of every image by its digest, children first.
+    async fn put_by_digest<'a>(
+        &self,
+        object: &Arc<S3Object>,
+        upload: &UploadId,
+        ready: Vec<Ready<'a>>,
+    ) -> Result<Vec<Ready<'a>>, ImportError> {
+        let record = UploadRecord {
+            bucket: upload.bucket.clone(),
+            key: upload.key.clone(),
+            version_id: upload.version_id.clone(),
+        };
+        let mut done = Vec::with_capacity(ready.len());
+        for mut image in ready {
+            let target = &image.planned.target;
+            let (repository, root) = (&target.repository, image.root.digest);
+            self.records.want(repository, root, image.config, &target.tags, &record).await?;
+            match self.put_manifests(&image).await {
+                Err(ImportError::Registry(RegistryError::BlobsMissing { message, .. })) => {
+                    // ECR may clean up a blob that no manifest names yet: send what is gone, once more.
+                    tracing::warn!(ecr.repository = %repository, message, "blobs are gone; sending them again");
+                    image = self.send_again(object, image).await?;
+                    self.put_manifests(&image).await?;
+                }
+                result => result?,
+            }
+            done.push(image);
+        }
+        Ok(done)
+    }
+
+    async fn put_manifests(&self, image: &Ready<'_>) -> Result<(), ImportError> {
+        let repository = &image.planned.target.repository;
+        if image.standing.is_unchanged() {
+            return Ok(());
+        }
+        for manifest in &image.manifests {
+            let digest = manifest.digest.to_string();
+            match self.registry.put_manifest(repository, &digest, manifest).await {
+                // A repository may call even a digest immutable; the same bytes are there then.
+                Ok(()) | Err(RegistryError::TagTaken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_tags(&self, image: &Ready<'_>) -> Result<(), ImportError> {
+        let repository = &image.planned.target.repository;
+        for tag in image.standing.tags_to_put() {
+            match self.registry.put_manifest(repository, tag.as_str(), &image.root).await {
+                Ok(()) => {}
+                Err(RegistryError::TagTaken { .. }) => {
+                    // ECR answers so even when the digest is the same: whose is it?
+                    let stored = self.registry.manifest(repository, tag.as_str()).await?;
+                    let found = stored.map(|stored| stored.digest);
+                    if found != Some(image.root.digest) {
+                        return Err(ImportError::TagConflict {
+                            repository: repository.clone(),
+                            tag: tag.clone(),
+                            found: found.map_or_else(|| "another image".to_owned(), |digest| digest.to_string()),
+                            wanted: image.root.digest.to_string(),
+                        });
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tracing::info!(ecr.repository = %repository, ecr.tag = %tag, image.digest = %image.root.digest, "tagged");
+        }
+        Ok(())
+    }
+
+    /// Reads back every image and writes down what was found; one that failed makes the whole upload held.
+    async fn verify_all(&self, ready: &[Ready<'_>]) -> Result<Verification, ImportError> {
+        let mut whole: Option<Verification> = None;
+        for image in ready {
+            let repository = &image.planned.target.repository;
+            let digests: BTreeSet<Digest> =
+                image.manifests.iter().map(|manifest| manifest.digest).chain([image.root.digest]).collect();
+            let digests: Vec<Digest> = digests.into_iter().collect();
+            let found = verify(&self.registry, repository, &digests, (self.now)()).await?;
+            self.records.verified(repository, image.root.digest, &found).await?;
+            whole = Some(match whole {
+                None => found,
+                Some(mut sum) => {
+                    sum.passed &= found.passed;
+                    sum.manifests += found.manifests;
+                    sum.blobs += found.blobs;
+                    sum.failures.extend(found.failures);
+                    sum
+                }
+            });
+        }
+        whole.ok_or(ImportError::Nothing)
+    }
+}
+
+impl Ready<'_> {
+    fn receipt(&self, repositories: &BTreeMap<Repository, String>) -> ImageReceipt {
+        let target = &self.planned.target;
+        let uri = repositories.get(&target.repository).cloned().unwrap_or_else(|| target.repository.to_string());
+        let tag = target.tags.first().map(|tag| format!(":{tag}")).unwrap_or_default();
+        ImageReceipt {
+            repository: target.repository.clone(),
+            tags: target.tags.clone(),
+            digest: self.root.digest,
+            uri: format!("{uri}{tag}"),
+            image_id: self.config,
+            platforms: self.planned.image.platforms(),
+            named_by: target.named_by,
+            unchanged: self.standing.is_unchanged(),
+            blobs: self.blobs.clone(),
+        }
+    }
+}
+
+/// Whether this version is still the newest of its key.
+async fn still_wanted(object: &S3Object) -> Result<(), ImportError> {
+    match object.current().await? {
+        Current::Yes => Ok(()),
+        Current::Newer(version) => Err(ImportError::Superseded { version }),
+        Current::Deleted => Err(ImportError::Deleted { object: object.id().clone() }),
+    }
+}
+
+/// When a delivery that failed comes back: soon after progress, later and later otherwise.
+fn backoff(error: &ImportError, attempt: Attempt) -> Duration {
+    if matches!(error, ImportError::OutOfTime { .. }) {
+        return limits::CONTINUE_AFTER;
+    }
+    let doubled = 2_u32.saturating_pow(attempt.n.saturating_sub(1).min(16));
+    limits::REDELIVERY_FIRST.saturating_mul(doubled).min(limits::REDELIVERY_LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_delivery_waits_longer_each_time_and_progress_does_not_wait() {
+        let failed = ImportError::Nothing;
+        let waits: Vec<u64> = (1..=10).map(|n| backoff(&failed, Attempt { n, of: 10 }).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        let progress = ImportError::OutOfTime { layers: None };
+        assert_eq!(backoff(&progress, Attempt { n: 7, of: 10 }), limits::CONTINUE_AFTER);
+    }
+}

@@ -1,0 +1,207 @@
+//! Why an import did not end with an image under its tags.
+
+use crate::archive::ArchiveError;
+use crate::compress::LayerError;
+use crate::disposition::Disposition;
+use crate::ecr::{RegistryError, RepositoryError};
+use crate::image::{Digest, Repository, Tag};
+use crate::naming::NamingError;
+use crate::object::{ObjectError, ObjectId};
+use crate::plan::PlanError;
+use crate::receipt::LayersDone;
+use crate::retry::Disposed;
+use crate::state::StateError;
+
+/// Everything that can end an import.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The archive is refused or could not be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The names are refused.
+    #[error(transparent)]
+    Naming(#[from] NamingError),
+    /// The object could not be read.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A repository cannot be used.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The registry did not do what was asked.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The ledger, a record or the receipt could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A layer did not go through.
+    #[error("the layer {entry:?} cannot be imported")]
+    Layer {
+        /// The archive's entry.
+        entry: String,
+        /// Why.
+        #[source]
+        source: LayerError,
+    },
+    /// A layer's content is not what the image config says.
+    #[error("the layer {entry:?} has the diff ID {found}; the image config wants {wanted}: the archive is damaged")]
+    WrongDiffId {
+        /// The archive's entry.
+        entry: String,
+        /// What its uncompressed bytes hash to.
+        found: Digest,
+        /// What the config lists.
+        wanted: Digest,
+    },
+    /// A blob's bytes are not what its manifest says.
+    #[error("the blob {entry:?} hashes to {found}; its manifest wants {wanted}: the archive is damaged")]
+    WrongBlob {
+        /// The archive's entry.
+        entry: String,
+        /// What its bytes hash to.
+        found: Digest,
+        /// What the manifest names.
+        wanted: Digest,
+    },
+    /// An immutable tag names another image.
+    #[error("the tag {repository}:{tag} is immutable and names another image, {found}; this upload holds {wanted}")]
+    TagConflict {
+        /// The repository.
+        repository: Repository,
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        found: String,
+        /// What the upload holds.
+        wanted: String,
+    },
+    /// A newer version of the key is there.
+    #[error("a newer version of the key, {version}, has been uploaded")]
+    Superseded {
+        /// Its id.
+        version: String,
+    },
+    /// The key was deleted.
+    #[error("{object} was deleted after it was uploaded")]
+    Deleted {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The delivery's time is used up.
+    #[error("the time of this delivery is used up{}", so_far(.layers.as_ref()))]
+    OutOfTime {
+        /// How far it got.
+        layers: Option<LayersDone>,
+    },
+    /// A plan without images; planning refuses such, so this is a mistake of ours.
+    #[error("there was nothing to import")]
+    Nothing,
+}
+
+fn so_far(layers: Option<&LayersDone>) -> String {
+    layers.map(|layers| format!(" after {} of {} blobs", layers.done, layers.of)).unwrap_or_default()
+}
+
+impl From<PlanError> for ImportError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Archive(error) => Self::Archive(error),
+            PlanError::Naming(error) => Self::Naming(error),
+        }
+    }
+}
+
+impl ImportError {
+    /// A stable word for programs and alarms.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            _ if self.denied().is_some() => "operator",
+            Self::Archive(_) | Self::Layer { .. } | Self::WrongDiffId { .. } | Self::WrongBlob { .. } => "archive",
+            Self::Naming(_) => "naming",
+            Self::TagConflict { .. } | Self::Registry(RegistryError::TagTaken { .. }) => "conflict",
+            Self::Repository(RepositoryError::NotOurs { .. }) => "repository",
+            Self::Superseded { .. } | Self::Deleted { .. } | Self::Object(ObjectError::Gone { .. }) => "superseded",
+            Self::OutOfTime { .. } => "time",
+            Self::Object(ObjectError::Changed { .. } | ObjectError::Archived { .. }) => "object",
+            Self::Object(_) | Self::Repository(_) | Self::Registry(_) | Self::State(_) | Self::Nothing => "network",
+        }
+    }
+
+    /// The action that the operator has to allow and the resource it is about, when that is what is wrong.
+    fn denied(&self) -> Option<(&str, &str)> {
+        let call = match self {
+            Self::Archive(ArchiveError::Object(ObjectError::Call(call)))
+            | Self::Object(ObjectError::Call(call))
+            | Self::Layer { source: LayerError::Object(ObjectError::Call(call)), .. }
+            | Self::Repository(RepositoryError::Call(call)) => Some(call).filter(|call| call.is_denied()),
+            Self::State(state) => state.denied_call(),
+            Self::Registry(registry) => {
+                return registry.denied_action().map(|action| (action, "the repository"));
+            }
+            _ => None,
+        };
+        call.map(|call| (call.action, call.resource.as_str()))
+    }
+
+    /// What to do, for the uploader or, where it is not the upload's fault, the operator.
+    pub fn fix(&self) -> String {
+        if let Some((action, resource)) = self.denied() {
+            return format!(
+                "not the upload's fault: allow {action} on {resource} to the function's role, then send the upload \
+                 round again"
+            );
+        }
+        match self {
+            Self::Archive(archive) => archive.fix().to_owned(),
+            Self::Naming(naming) => naming.fix(),
+            Self::Repository(repository) => repository.fix(),
+            Self::TagConflict { repository, .. } => {
+                format!("upload it under a new tag: aws s3 cp FILE s3://BUCKET/{repository}/NEW-TAG.tar")
+            }
+            Self::WrongDiffId { .. } | Self::WrongBlob { .. } | Self::Layer { .. } => {
+                "save the image again with the tool that wrote the tarball, and upload that file".to_owned()
+            }
+            Self::Superseded { .. } | Self::Deleted { .. } | Self::Object(ObjectError::Gone { .. }) => {
+                "nothing: the newest version counts".to_owned()
+            }
+            Self::OutOfTime { .. } => "nothing: the next delivery goes on where this one stopped".to_owned(),
+            Self::Registry(RegistryError::ManifestRefused { .. }) => {
+                "build the image differently; ECR would refuse it from any client".to_owned()
+            }
+            Self::Object(ObjectError::Changed { .. } | ObjectError::Archived { .. }) => {
+                "upload the file again".to_owned()
+            }
+            Self::Object(_) | Self::Registry(_) | Self::State(_) | Self::Nothing => {
+                "not the upload's fault: send it round again once the cause is gone".to_owned()
+            }
+        }
+    }
+
+    /// Whether the same file, uploaded again, could succeed.
+    pub fn upload_again_helps(&self) -> bool {
+        match self {
+            Self::Archive(ArchiveError::Truncated { .. } | ArchiveError::Empty) => false,
+            Self::Object(ObjectError::Gone { .. } | ObjectError::Changed { .. } | ObjectError::Archived { .. }) => true,
+            other => other.disposition() == Disposition::Transient,
+        }
+    }
+}
+
+impl Disposed for ImportError {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Archive(error) => error.disposition(),
+            Self::Object(error) => error.disposition(),
+            Self::Repository(error) => error.disposition(),
+            Self::Registry(error) => error.disposition(),
+            Self::State(error) => error.disposition(),
+            Self::Layer { source, .. } => source.disposition(),
+            Self::Naming(_)
+            | Self::WrongDiffId { .. }
+            | Self::WrongBlob { .. }
+            | Self::TagConflict { .. }
+            | Self::Superseded { .. }
+            | Self::Deleted { .. } => Disposition::Permanent,
+            Self::OutOfTime { .. } | Self::Nothing => Disposition::Transient,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Every number that bounds what we believe, hold or wait for, each with its reason.
+
+use std::time::Duration;
+
+/// 1 KiB in bytes.
+const KIB: u64 = 1 << 10;
+/// 1 MiB in bytes.
+const MIB: u64 = 1 << 20;
+/// 1 GiB in bytes.
+const GIB: u64 = 1 << 30;
+
+// --- Archives -------------------------------------------------------------------------------------------------
+
+/// Entries in one archive. The largest real archives have a few thousand (127 layers of three entries each, times
+/// several images); each costs about 150 bytes of memory while it is walked.
+pub const ARCHIVE_ENTRIES: usize = 100_000;
+
+/// Bytes of one JSON entry (`manifest.json`, `index.json`, an image config). ECR's own limit for a manifest is
+/// 4 MiB (4,194,304 characters, API reference of `PutImage`); image configs are smaller.
+pub const JSON_BYTES: u64 = 4 * MIB;
+
+/// Bytes of one pax or GNU long-name record. Paths are at most 4,096 bytes on Linux; pax records carry extended
+/// attributes too, which the kernel limits to 64 KiB each.
+pub const HEADER_EXTENSION_BYTES: u64 = MIB;
+
+/// Links followed from one path. Linux gives up after 40; real archives need one.
+pub const LINK_DEPTH: usize = 16;
+
+/// Layers of one image. Docker's limit is 127 (`MaxLayerDepth`); nix and Bazel stay below it.
+pub const LAYERS: usize = 128;
+
+/// Images in one archive, so that one upload cannot claim the registry's 10 `PutImage` a second for minutes.
+pub const IMAGES: usize = 100;
+
+/// Manifests reachable from one `index.json`.
+pub const MANIFESTS: usize = 1_000;
+
+/// Indexes inside indexes. BuildKit and buildah nest once or twice.
+pub const INDEX_DEPTH: usize = 8;
+
+/// Bytes one header read fetches ahead: small enough that skipping bodies stays cheap, large enough that the small
+/// entries between layers come with their headers.
+pub const HEADER_WINDOW_BYTES: u64 = 32 * KIB;
+
+/// Uncompressed bytes of a layer for each stored byte. Deflate cannot exceed 1,032; a layer above this is a bomb.
+pub const EXPANSION_RATIO: u64 = 1_100;
+
+/// Bytes of one layer: ECR's limit for a push over the registry API (AWS what's-new of 2026-08-03).
+pub const LAYER_BYTES: u64 = 200 * GIB;
+
+// --- Reading --------------------------------------------------------------------------------------------------
+
+/// Bytes of one ranged read.
+///
+/// The S3 guide advises 8 to 16 MiB for one stream; with [`LAYERS_AT_ONCE`] streams of
+/// [`RANGES_AHEAD`] requests each, 4 MiB keep the windows (about 48 MiB) well inside the memory budget of 128 MiB.
+pub const RANGE_BYTES: u64 = 4 * MIB;
+
+/// Ranged reads under way for one layer beside the one being consumed. Two to four saturate a function's 75 MiB/s;
+/// first bytes take 100 to 200 ms, so several must be ahead.
+pub const RANGES_AHEAD: usize = 3;
+
+/// Layers that are read, compressed and sent at once. Above five blobs in flight ECR was seen to reset connections.
+pub const LAYERS_AT_ONCE: usize = 3;
+
+/// Times a range is continued on a fresh connection after its body ended early.
+pub const RANGE_CONTINUATIONS: usize = 5;
+
+// --- Compression ----------------------------------------------------------------------------------------------
+
+/// Uncompressed bytes of one gzip member. Larger members compress no better than 0.1% and cost memory for each
+/// core; smaller ones pay the 18 bytes of header and trailer and the empty window more often.
+pub const MEMBER_BYTES: usize = 1 << 20;
+
+// --- Registry -------------------------------------------------------------------------------------------------
+
+/// Bytes of a manifest that ECR accepts (API reference of `PutImage`: 4,194,304 characters).
+pub const MANIFEST_BYTES: u64 = 4 * MIB;
+
+/// Bytes of an error body that are read and kept for the message.
+pub const ERROR_BODY_BYTES: u64 = 64 * KIB;
+
+/// Attempts at one small registry request before the delivery gives up; ECR's 10 `PutImage` a second make busy
+/// answers normal, and at most six tries with backoff outlast a burst.
+pub const REQUEST_ATTEMPTS: usize = 6;
+
+/// Attempts at one blob, each from its first byte and in a new upload session.
+pub const BLOB_ATTEMPTS: usize = 4;
+
+/// The first pause between attempts; it doubles, with jitter.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+
+/// The longest pause between attempts inside one delivery.
+pub const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+
+/// How long a connection may take to come up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a registry may take to send the next byte of an answer; the closing PUT of a large blob is the slowest.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How long a token must still be valid to be used: ECR's tokens live 12 hours, one delivery at most 15 minutes.
+pub const TOKEN_MARGIN: Duration = Duration::from_mins(20);
+
+// --- Deliveries -----------------------------------------------------------------------------------------------
+
+/// Time kept free before the function's deadline: enough to close what is under way, write the receipt and hand
+/// the message back.
+pub const DEADLINE_MARGIN: Duration = Duration::from_secs(45);
+
+/// The first backoff of a message whose import failed; doubled with each receive.
+pub const REDELIVERY_FIRST: Duration = Duration::from_secs(5);
+
+/// The longest backoff of a message: a person who repairs a role should not wait long for the next try.
+pub const REDELIVERY_LONGEST: Duration = Duration::from_mins(10);
+
+/// How long a message that made progress waits before the next delivery continues.
+pub const CONTINUE_AFTER: Duration = Duration::from_secs(1);
+
+/// Attempts at one conditional write before the caller hears of the contention.
+pub const CONDITIONAL_WRITE_ATTEMPTS: usize = 10;
+
+/// Bytes of one state document or receipt: the largest, a receipt of 100 images, has about 1 MiB.
+pub const DOCUMENT_BYTES: u64 = 8 * MIB;
+
+/// Time between two receipts that only tell progress.
+pub const PROGRESS_RECEIPT_EVERY: Duration = Duration::from_secs(15);

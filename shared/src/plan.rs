@@ -1,0 +1,195 @@
+//! What an upload would become: which images, under which names, from which bytes. Nothing is changed by planning,
+//! and a dry run is a printed plan.
+
+use serde::Serialize;
+
+use crate::archive::{ArchiveError, ArchiveImage, Content, Contents, Layout, Stored, TarIndex};
+use crate::image::{Digest, Repository, Tag};
+use crate::limits;
+use crate::naming::{self, NamedBy, NamingError, Target, Upload};
+use crate::object::Source;
+
+/// A whole upload, understood and named.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Which of the two forms the archive has.
+    pub layout: Layout,
+    /// Each image and where it goes, in the archive's order.
+    pub images: Vec<PlannedImage>,
+    /// What the archive names and does not hold.
+    pub left_out: Vec<String>,
+    /// The upload's size.
+    pub size_bytes: u64,
+}
+
+/// One image and where it goes.
+#[derive(Debug, Clone)]
+pub struct PlannedImage {
+    /// What it is made of.
+    pub image: ArchiveImage,
+    /// Where it goes.
+    pub target: Target,
+}
+
+/// Why an upload cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The names.
+    #[error(transparent)]
+    Naming(#[from] NamingError),
+}
+
+impl Plan {
+    /// Reads the archive's headers and JSON entries, finds the images, and names them.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`]; permanent unless the archive could not be read.
+    pub async fn read(source: &impl Source, upload: Upload<'_>) -> Result<Self, PlanError> {
+        let index = TarIndex::read(source).await?;
+        let contents = Contents::read(source, &index).await?;
+        refuse_huge_layers(&contents.images)?;
+        let targets = naming::resolve(upload, &contents.images)?;
+        let images =
+            contents.images.into_iter().zip(targets).map(|(image, target)| PlannedImage { image, target }).collect();
+        let Contents { layout, left_out, .. } = contents;
+        Ok(Self { layout, images, left_out, size_bytes: source.length_bytes() })
+    }
+
+    /// The plan as people and programs read it.
+    pub fn view(&self) -> PlanView {
+        PlanView {
+            layout: self.layout.to_string(),
+            size_bytes: self.size_bytes,
+            images: self.images.iter().map(PlannedImage::view).collect(),
+            left_out: self.left_out.clone(),
+        }
+    }
+}
+
+/// ECR would take all of a layer before it refused it.
+fn refuse_huge_layers(images: &[ArchiveImage]) -> Result<(), ArchiveError> {
+    for image in images {
+        let extents: Vec<_> = match &image.content {
+            Content::Docker(image) => image.layers.iter().map(|layer| &layer.extent).collect(),
+            Content::Oci(image) => image.blobs.iter().map(|blob| &blob.extent).collect(),
+        };
+        if let Some(extent) = extents.into_iter().find(|extent| extent.size_bytes > limits::LAYER_BYTES) {
+            return Err(ArchiveError::OverLimit {
+                what: format!("the layer {:?}", extent.path),
+                offset: extent.offset,
+                found: extent.size_bytes,
+                limit: limits::LAYER_BYTES,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A plan for printing.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanView {
+    /// `Docker archive` or `OCI layout`.
+    pub layout: String,
+    /// The upload's size.
+    pub size_bytes: u64,
+    /// The images.
+    pub images: Vec<ImageView>,
+    /// What the archive names and does not hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+}
+
+/// One image of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageView {
+    /// Where it goes.
+    pub repository: Repository,
+    /// Under which tags.
+    pub tags: Vec<Tag>,
+    /// What named it.
+    pub named_by: NamedBy,
+    /// The config's digest: what `docker images` calls the image ID.
+    pub image_id: Digest,
+    /// The manifest's digest, where it is known before the layers are compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What it runs on.
+    pub platforms: Vec<String>,
+    /// What would be read and sent, unless ECR has it.
+    pub blobs: Vec<BlobView>,
+}
+
+/// One config or layer of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct BlobView {
+    /// The entry of the archive.
+    pub entry: String,
+    /// Where its bytes begin in the archive.
+    pub offset: u64,
+    /// How many there are.
+    pub size_bytes: u64,
+    /// What they hash to: the diff ID of a layer to be compressed, the digest of anything else.
+    pub digest: Digest,
+    /// What is done with them.
+    pub action: Action,
+}
+
+/// What is done with the bytes of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Compressed, then sent.
+    Compress,
+    /// Sent as they are.
+    Send,
+}
+
+impl PlannedImage {
+    fn view(&self) -> ImageView {
+        let (digest, blobs) = match &self.image.content {
+            Content::Docker(image) => {
+                let config = BlobView {
+                    entry: image.config.extent.path.clone(),
+                    offset: image.config.extent.offset,
+                    size_bytes: image.config.extent.size_bytes,
+                    digest: image.config.descriptor.digest,
+                    action: Action::Send,
+                };
+                let layers = image.layers.iter().map(|layer| BlobView {
+                    entry: layer.extent.path.clone(),
+                    offset: layer.extent.offset,
+                    size_bytes: layer.extent.size_bytes,
+                    digest: layer.diff_id.0,
+                    action: match layer.stored {
+                        Stored::Plain => Action::Compress,
+                        Stored::Gzip => Action::Send,
+                    },
+                });
+                (None, std::iter::once(config).chain(layers).collect())
+            }
+            Content::Oci(image) => {
+                let blobs = image.blobs.iter().map(|blob| BlobView {
+                    entry: blob.extent.path.clone(),
+                    offset: blob.extent.offset,
+                    size_bytes: blob.extent.size_bytes,
+                    digest: blob.descriptor.digest,
+                    action: Action::Send,
+                });
+                (Some(image.root().digest), blobs.collect())
+            }
+        };
+        ImageView {
+            repository: self.target.repository.clone(),
+            tags: self.target.tags.clone(),
+            named_by: self.target.named_by,
+            image_id: self.image.id(),
+            digest,
+            platforms: self.image.platforms(),
+            blobs,
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The receipt: what became of an upload, written beside it as `<key>.receipt.json`.
+//!
+//! Its first keys are `state`, `summary` and `next`; object tag, exit codes and events are derived from its state and
+//! from nothing else. [`Receipts::update`] is the only writer.
+
+mod tags;
+
+use std::cmp::Ordering;
+
+use aws_sdk_s3::Client;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::ObjectCreated;
+use crate::image::{Digest, Repository, Tag};
+use crate::naming::NamedBy;
+use crate::react::Verification;
+use crate::state::{Documents, StateError};
+use crate::version::VERSION;
+
+/// What a receipt's key ends in; the upload rule leaves such keys out.
+pub const SUFFIX: &str = ".receipt.json";
+
+/// Longest key that S3 takes, in bytes.
+const KEY_LONGEST: usize = 1_024;
+
+/// What became of an upload. Every upload ends in exactly one final state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A delivery has begun.
+    Importing,
+    /// In ECR under its tag; verification or verdict outstanding.
+    Imported,
+    /// Verified, and passed where the gate asks: deploy it.
+    Released,
+    /// In ECR, not to be used.
+    Held,
+    /// Nothing was tagged.
+    Failed,
+    /// A newer version of the same key won; nothing was moved.
+    Superseded,
+}
+
+impl State {
+    /// Whether nothing more is to come by itself.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Importing | Self::Imported => false,
+            Self::Released | Self::Held | Self::Failed | Self::Superseded => true,
+        }
+    }
+
+    /// The word of the object tag `gantry`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Importing => "importing",
+            Self::Imported => "imported",
+            Self::Released => "released",
+            Self::Held => "held",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The whole document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Derived from the sections below.
+    pub state: State,
+    /// One sentence.
+    pub summary: String,
+    /// One command, or what to do.
+    pub next: String,
+    /// Of this document; fields are only ever added.
+    pub schema: u32,
+    /// The stack.
+    pub stack: String,
+    /// The version that wrote it.
+    pub version: String,
+    /// Which upload.
+    pub upload: UploadId,
+    /// Import's section.
+    pub import: ImportSection,
+    /// Verification's section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
+}
+
+/// One version of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadId {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// The version, on a versioned bucket.
+    pub version_id: Option<String>,
+    /// The entity tag.
+    pub etag: Option<String>,
+    /// Orders the versions of one key.
+    pub sequencer: Option<String>,
+}
+
+impl From<&ObjectCreated> for UploadId {
+    fn from(created: &ObjectCreated) -> Self {
+        let ObjectCreated { bucket, key, version_id, etag, sequencer } = created.clone();
+        Self { bucket, key, version_id, etag, sequencer }
+    }
+}
+
+impl UploadId {
+    /// Whether `other` is another version of this key, and which came later, as far as the sequencers say
+    /// (S3 user guide, "Event message structure": hexadecimal, compared after padding on the left).
+    fn order(&self, other: &Self) -> Option<Ordering> {
+        if self.version_id == other.version_id && self.etag == other.etag {
+            return Some(Ordering::Equal);
+        }
+        let (ours, theirs) = (self.sequencer.as_deref()?, other.sequencer.as_deref()?);
+        let width = ours.len().max(theirs.len());
+        let padded = |text: &str| format!("{text:0>width$}").to_ascii_uppercase();
+        Some(padded(ours).cmp(&padded(theirs)))
+    }
+}
+
+/// How far the import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportOutcome {
+    /// Under way, or waiting for its next delivery.
+    Importing,
+    /// Everything is in ECR under its tags.
+    Imported,
+    /// Given up.
+    Failed,
+    /// Overtaken by a newer version.
+    Superseded,
+}
+
+/// Import's section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportSection {
+    /// How far it is.
+    pub outcome: ImportOutcome,
+    /// Which delivery this is.
+    pub attempt: Attempt,
+    /// When this delivery began.
+    pub started_at: Timestamp,
+    /// When this section was written.
+    pub updated_at: Timestamp,
+    /// Between the two.
+    pub duration_ms: u64,
+    /// The upload's size, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Layers done in this delivery, and of how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<LayersDone>,
+    /// Why it failed, or what the last delivery failed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Each image and what was done for it.
+    #[serde(default)]
+    pub images: Vec<ImageReceipt>,
+    /// What the archive names and does not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// How adopted repositories differ from the stack's settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings_differ: Vec<String>,
+}
+
+/// Delivery `n` of at most `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counted from 1.
+    pub n: u32,
+    /// After the last one the message goes to the failed queue.
+    pub of: u32,
+}
+
+/// Progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayersDone {
+    /// Layers that ECR has.
+    pub done: usize,
+    /// Layers of all images.
+    pub of: usize,
+    /// Bytes read for those that were sent.
+    pub read_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+}
+
+/// Why, for people and for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time` or
+    /// `superseded`.
+    pub kind: String,
+    /// The whole chain of causes.
+    pub text: String,
+    /// What to do.
+    pub fix: String,
+    /// Whether uploading the same file again can help.
+    pub upload_again_helps: bool,
+}
+
+/// One image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageReceipt {
+    /// Where it is.
+    pub repository: Repository,
+    /// Under which tags.
+    pub tags: Vec<Tag>,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Registry host, repository and first tag: what `docker pull` takes.
+    pub uri: String,
+    /// The config's digest, where it is one image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<Digest>,
+    /// What it runs on.
+    pub platforms: Vec<String>,
+    /// What named it.
+    pub named_by: NamedBy,
+    /// Whether ECR had it under these tags already.
+    pub unchanged: bool,
+    /// Each config and layer.
+    pub blobs: Vec<BlobReceipt>,
+}
+
+/// One config or layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobReceipt {
+    /// Its digest in ECR.
+    pub digest: Digest,
+    /// Its size there.
+    pub size_bytes: u64,
+    /// The hash of its uncompressed bytes, where that was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<Digest>,
+    /// How it got there.
+    pub how: How,
+}
+
+/// How a blob got into the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// Its bytes were sent.
+    Sent,
+    /// The repository had it.
+    Reused,
+    /// ECR took it over from another repository.
+    Mounted,
+}
+
+/// Receipts and object tags of one upload bucket.
+#[derive(Debug, Clone)]
+pub struct Receipts {
+    client: Client,
+    stack: String,
+}
+
+impl Receipts {
+    /// The receipts that `stack` writes through `client`.
+    pub fn new(client: Client, stack: String) -> Self {
+        Self { client, stack }
+    }
+
+    /// Writes import's section for `upload`; the rest of the receipt is kept if it speaks of the same version. A
+    /// receipt of a later version is left alone. Then sets the object tags, as a courtesy.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when the receipt could not be written; tags never fail.
+    pub async fn update(
+        &self,
+        upload: &UploadId,
+        import: &ImportSection,
+        verification: Option<&Verification>,
+    ) -> Result<Receipt, StateError> {
+        let fresh = self.receipt(upload, import.clone(), verification.cloned());
+        let decided_before = if upload.key.len() + SUFFIX.len() > KEY_LONGEST {
+            // The tags must do; only keys of more than 1,011 bytes are without a receipt.
+            tracing::warn!(s3.key = upload.key, "the key is too long for a receipt beside it");
+            false
+        } else {
+            self.write(upload, &fresh).await?
+        };
+        // The tags are this version's own, also when the receipt is a later version's.
+        if !decided_before {
+            let digest = fresh.import.images.first().map(|image| image.digest);
+            tags::set(&self.client, upload, fresh.state, digest).await;
+        }
+        Ok(fresh)
+    }
+
+    /// Writes `fresh` unless what is there has to stay; whether that is because this version is decided already.
+    async fn write(&self, upload: &UploadId, fresh: &Receipt) -> Result<bool, StateError> {
+        let documents = Documents::new(self.client.clone(), &upload.bucket);
+        let key = format!("{}{SUFFIX}", upload.key);
+        let mut decided_before = false;
+        documents
+            .update(&key, "a receipt", |known: Option<Receipt>| {
+                let Some(known) = known else { return Some(fresh.clone()) };
+                decided_before = false;
+                let replaces = match upload.order(&known.upload) {
+                    // A duplicate delivery does not take back what is decided; one that failed may be tried again.
+                    Some(Ordering::Equal) => {
+                        let decided = known.state.is_final() && known.state != State::Failed;
+                        decided_before = decided && fresh.state == State::Importing;
+                        !decided_before
+                    }
+                    Some(Ordering::Less) => false,
+                    // Without sequencers the import has asked S3 itself which version counts.
+                    Some(Ordering::Greater) | None => fresh.state != State::Superseded,
+                };
+                replaces.then(|| fresh.clone())
+            })
+            .await?;
+        Ok(decided_before)
+    }
+
+    fn receipt(&self, upload: &UploadId, import: ImportSection, verification: Option<Verification>) -> Receipt {
+        let state = match import.outcome {
+            ImportOutcome::Importing => State::Importing,
+            ImportOutcome::Failed => State::Failed,
+            ImportOutcome::Superseded => State::Superseded,
+            ImportOutcome::Imported => match &verification {
+                None => State::Imported,
+                Some(verification) if verification.passed => State::Released,
+                Some(_) => State::Held,
+            },
+        };
+        let (summary, next) = in_words(state, upload, &import, verification.as_ref());
+        Receipt {
+            state,
+            summary,
+            next,
+            schema: 1,
+            stack: self.stack.clone(),
+            version: VERSION.to_owned(),
+            upload: upload.clone(),
+            import,
+            verification,
+        }
+    }
+}
+
+/// The receipt's `summary` and `next`.
+fn in_words(
+    state: State,
+    upload: &UploadId,
+    import: &ImportSection,
+    verification: Option<&Verification>,
+) -> (String, String) {
+    let wait = || format!("docs/gantry-wait s3://{}/{}", upload.bucket, upload.key);
+    let reason = || import.reason.as_ref();
+    let text = || reason().map(|reason| reason.text.clone()).unwrap_or_default();
+    let fix = || reason().map(|reason| reason.fix.clone()).unwrap_or_default();
+    let names = import.images.iter().map(name).collect::<Vec<_>>().join(", ");
+    let pull = || import.images.first().map(|image| format!("docker pull {}", image.uri)).unwrap_or_default();
+    match state {
+        State::Importing => {
+            let Attempt { n, of } = import.attempt;
+            match reason() {
+                Some(reason) => {
+                    (format!("delivery {n} of {of} failed, and it is tried again: {}", reason.text), reason.fix.clone())
+                }
+                None => (format!("delivery {n} of {of} is importing it"), wait()),
+            }
+        }
+        State::Imported => (format!("{names} is in ECR; verification is outstanding"), wait()),
+        State::Released => (format!("{names} is in ECR and verified: {}", work(import)), pull()),
+        State::Held => {
+            let failures = verification.map(|verification| verification.failures.as_slice()).unwrap_or_default();
+            let first = failures
+                .first()
+                .map(|check| format!("{} should be {}, and is {}", check.what, check.wanted, check.found));
+            (
+                format!("{names} is in ECR and must not be used: {}", first.unwrap_or_default()),
+                format!("upload it again: aws s3 cp FILE s3://{}/{}", upload.bucket, upload.key),
+            )
+        }
+        State::Failed => (format!("nothing was tagged: {}", text()), fix()),
+        State::Superseded => (format!("nothing was moved: {}", text()), wait()),
+    }
+}
+
+fn name(image: &ImageReceipt) -> String {
+    let tags: Vec<&str> = image.tags.iter().map(Tag::as_str).collect();
+    format!("{}:{}", image.repository, tags.join(","))
+}
+
+/// What was done, in a few words.
+fn work(import: &ImportSection) -> String {
+    let blobs = || import.images.iter().flat_map(|image| &image.blobs);
+    let of = |how: How| blobs().filter(move |blob| blob.how == how);
+    let sent_bytes: u64 = of(How::Sent).map(|blob| blob.size_bytes).sum();
+    let (sent, kept) = (of(How::Sent).count(), of(How::Reused).count() + of(How::Mounted).count());
+    if sent == 0 {
+        "nothing had to be sent".to_owned()
+    } else {
+        format!("{sent} blobs ({sent_bytes} bytes) sent, {kept} reused")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload(version: &str, sequencer: Option<&str>) -> UploadId {
+        UploadId {
+            bucket: "uploads".into(),
+            key: "team/app/1.tar".into(),
+            version_id: Some(version.into()),
+            etag: None,
+            sequencer: sequencer.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn sequencers_order_the_versions_of_a_key() {
+        for (ours, theirs, order) in [
+            (upload("a", Some("1F")), upload("b", Some("0020")), Some(Ordering::Less)),
+            (upload("a", Some("100")), upload("b", Some("ff")), Some(Ordering::Greater)),
+            (upload("a", Some("ab")), upload("b", Some("AC")), Some(Ordering::Less)),
+            (upload("a", Some("1")), upload("a", Some("1")), Some(Ordering::Equal)),
+            (upload("a", None), upload("b", Some("1")), None),
+        ] {
+            assert_eq!(ours.order(&theirs), order, "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_keys_are_state_summary_and_next() {
+        let at = Timestamp::UNIX_EPOCH;
+        let import = ImportSection {
+            outcome: ImportOutcome::Failed,
+            attempt: Attempt { n: 1, of: 10 },
+            started_at: at,
+            updated_at: at,
+            duration_ms: 0,
+            size_bytes: None,
+            layers: None,
+            reason: Some(Reason {
+                kind: "archive".into(),
+                text: "the upload is empty".into(),
+                fix: "upload the whole file".into(),
+                upload_again_helps: false,
+            }),
+            images: vec![],
+            left_out: vec![],
+            settings_differ: vec![],
+        };
+        let config =
+            aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12()).build();
+        let receipts = Receipts::new(Client::from_conf(config), "gantry".into());
+        let receipt = receipts.receipt(&upload("a", None), import, None);
+        let text = serde_json::to_string(&receipt).unwrap();
+        let start =
+            r#"{"state":"failed","summary":"nothing was tagged: the upload is empty","next":"upload the whole file","#;
+        assert!(text.starts_with(start), "{text}");
+        assert_eq!(serde_json::from_str::<Receipt>(&text).unwrap(), receipt);
+    }
+}
