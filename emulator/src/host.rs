@@ -1,0 +1,288 @@
+//! The Lambda host: each function is a real child process that speaks the Runtime API.
+//!
+//! Environments are kept warm and used again, one invocation at a time, as Lambda keeps them. No
+//! child outlives the host: it is ended on [`Host::stop`] and killed when the host is dropped; its
+//! standard input is a pipe that the host holds open and never writes to, so a function that reads
+//! it sees the end of it when the host is gone, even if the host was killed.
+
+mod batch;
+mod environment;
+mod log;
+mod runtime_api;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use log::LogLine;
+
+use crate::{
+    iam::AccessKey,
+    sqs::{Ask, Queues},
+    template::{Function, QueueSource},
+};
+use environment::{Ended, Environment};
+use log::Logger;
+
+/// How to start a function's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables set after Lambda's own and the template's.
+    pub env: Vec<(String, String)>,
+}
+
+/// Why an invocation has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum InvokeError {
+    /// The template has no such function.
+    #[error("there is no function {function}")]
+    NoFunction {
+        /// The logical id that was given.
+        function: String,
+    },
+    /// The function's process could not be started.
+    #[error("the process of the function {function} could not be started")]
+    Start {
+        /// The function's logical id.
+        function: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The function answered with an error; Lambda's `errorType` and `errorMessage` are in it.
+    #[error("the function failed: {error}")]
+    Function {
+        /// The error's JSON.
+        error: Value,
+    },
+    /// The process ended before it answered.
+    #[error("the function's process ended without an answer ({status})")]
+    Crashed {
+        /// The exit status in the system's words.
+        status: String,
+    },
+    /// The function did not answer within its timeout and was killed.
+    #[error("the function was killed after {} s without an answer", timeout.as_secs())]
+    TimedOut {
+        /// The function's timeout.
+        timeout: Duration,
+    },
+    /// The answer is no JSON.
+    #[error("the function's answer is no JSON")]
+    Answer(#[source] serde_json::Error),
+    /// The stack is being stopped.
+    #[error("the stack is being stopped")]
+    Stopping,
+}
+
+/// What every environment needs to know.
+#[derive(Debug)]
+struct Settings {
+    endpoint: String,
+    /// An empty folder: a function must not find the user's own AWS configuration.
+    home: PathBuf,
+    log: broadcast::Sender<LogLine>,
+    stopping: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Hosted {
+    logical_id: String,
+    function: Function,
+    command: FunctionCommand,
+    key: AccessKey,
+    warm: Mutex<Vec<Environment>>,
+}
+
+/// Runs functions and polls their queues.
+#[derive(Debug)]
+pub struct Host {
+    functions: BTreeMap<String, Arc<Hosted>>,
+    settings: Arc<Settings>,
+    tasks: TaskTracker,
+}
+
+impl Host {
+    /// A host for `functions`, each with the command that starts it and its role's key.
+    ///
+    /// Nothing is started before the first invocation.
+    pub fn new(
+        functions: impl IntoIterator<Item = (String, Function, FunctionCommand, AccessKey)>,
+        endpoint: &str,
+        home: PathBuf,
+        log: broadcast::Sender<LogLine>,
+    ) -> Self {
+        let functions = functions
+            .into_iter()
+            .map(|(logical_id, function, command, key)| {
+                let hosted = Hosted { logical_id: logical_id.clone(), function, command, key, warm: Mutex::default() };
+                (logical_id, Arc::new(hosted))
+            })
+            .collect();
+        Self {
+            functions,
+            settings: Arc::new(Settings {
+                endpoint: endpoint.to_owned(),
+                home,
+                log,
+                stopping: CancellationToken::new(),
+            }),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Begins to poll the queue of every function that has one.
+    pub fn poll(&self, queues: &Arc<Queues>) {
+        for hosted in self.functions.values() {
+            if let Some(source) = hosted.function.source.clone() {
+                self.tasks.spawn(poll(
+                    Arc::clone(hosted),
+                    source,
+                    Arc::clone(queues),
+                    Arc::clone(&self.settings),
+                    self.tasks.clone(),
+                ));
+            }
+        }
+    }
+
+    /// Invokes a function directly and waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`InvokeError`].
+    pub async fn invoke(&self, logical_id: &str, payload: &Value) -> Result<Value, InvokeError> {
+        let hosted = self
+            .functions
+            .get(logical_id)
+            .ok_or_else(|| InvokeError::NoFunction { function: logical_id.to_owned() })?;
+        hosted.invoke(&self.settings, payload).await
+    }
+
+    /// Ends every process: asks (SIGTERM), waits two seconds, kills.
+    ///
+    /// Messages that were being worked on become visible again when the queues are opened next.
+    pub async fn stop(&self) {
+        self.settings.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for hosted in self.functions.values() {
+            let warm = std::mem::take(&mut *hosted.warm());
+            futures::future::join_all(warm.into_iter().map(Environment::stop)).await;
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Pollers hold the environments that are at work; they let go of them now.
+        self.settings.stopping.cancel();
+    }
+}
+
+impl Hosted {
+    fn warm(&self) -> std::sync::MutexGuard<'_, Vec<Environment>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warm_environment(&self) -> Option<Environment> {
+        let mut warm = self.warm();
+        while let Some(mut environment) = warm.pop() {
+            if environment.is_alive() {
+                return Some(environment);
+            }
+        }
+        None
+    }
+
+    async fn invoke(&self, settings: &Settings, payload: &Value) -> Result<Value, InvokeError> {
+        if settings.stopping.is_cancelled() {
+            return Err(InvokeError::Stopping);
+        }
+        let mut environment = match self.warm_environment() {
+            Some(environment) => environment,
+            None => Environment::start(self, settings)
+                .await
+                .map_err(|source| InvokeError::Start { function: self.logical_id.clone(), source })?,
+        };
+        let invoked = tokio::select! {
+            invoked = environment.invoke(&self.function, payload) => invoked,
+            () = settings.stopping.cancelled() => Err(Ended::Stopping),
+        };
+        match invoked {
+            Ok(answer) => {
+                self.warm().push(environment);
+                answer
+            }
+            Err(ended) => {
+                environment.stop().await;
+                Err(match ended {
+                    Ended::Crashed { status } => InvokeError::Crashed { status },
+                    Ended::TimedOut => InvokeError::TimedOut { timeout: self.function.timeout },
+                    Ended::Stopping => InvokeError::Stopping,
+                })
+            }
+        }
+    }
+}
+
+/// Takes batches from the queue for as long as the host runs.
+async fn poll(
+    hosted: Arc<Hosted>,
+    source: QueueSource,
+    queues: Arc<Queues>,
+    settings: Arc<Settings>,
+    tasks: TaskTracker,
+) {
+    let Ok(queue) = queues.name(&source.queue_arn) else {
+        tracing::error!(sqs.queue = source.queue_arn, "the function's queue does not exist");
+        return;
+    };
+    // Without a limit of its own a function shares the ten of a new account.
+    let slots = Arc::new(Semaphore::new(source.maximum_concurrency.unwrap_or(10)));
+    let ask = Ask { most: source.batch_size, visibility: None, wait: None };
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+            let received = queues.receive(&queue, ask).await.ok()?;
+            Some((slot, received))
+        };
+        let (slot, received) = tokio::select! {
+            next = next => match next {
+                Some(next) => next,
+                None => return,
+            },
+            () = settings.stopping.cancelled() => return,
+        };
+        let (hosted, queues, settings) = (Arc::clone(&hosted), Arc::clone(&queues), Arc::clone(&settings));
+        let (source, queue) = (source.clone(), queue.clone());
+        tasks.spawn(async move {
+            let event = batch::event(&source.queue_arn, &received);
+            let answer = hosted.invoke(&settings, &event).await;
+            if let Err(error) = &answer {
+                tracing::warn!(function = hosted.logical_id, "{error}");
+            }
+            batch::settle(&queues, &queue, &source, &received, answer.ok().as_ref());
+            drop(slot);
+        });
+    }
+}
+
+/// The logger of one environment of `hosted`.
+fn logger(hosted: &Hosted, settings: &Settings) -> Logger {
+    Logger::new(hosted.logical_id.clone(), settings.log.clone())
+}
+
+#[cfg(test)]
+mod tests;

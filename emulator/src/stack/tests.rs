@@ -1,0 +1,160 @@
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::*;
+use crate::faults::{Action, Fault};
+
+fn options(folder: &tempfile::TempDir) -> StackOptions {
+    StackOptions {
+        data: folder.path().join("data"),
+        template: include_str!("../../../template.yaml").to_owned(),
+        ..StackOptions::default()
+    }
+}
+
+async fn exchange(stack: &Stack, request: &str) -> String {
+    let mut stream = TcpStream::connect(stack.registry_host()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_stack_says_who_it_is_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = Stack::start(options(&folder)).await.unwrap();
+    assert_eq!(stack.bucket("Uploads"), Some("uploads"));
+    assert_eq!(stack.bucket("Nobody"), None);
+    assert_eq!(stack.queue_url("ImportQueue").unwrap(), format!("{}/123456789012/import-queue", stack.endpoint()));
+
+    let get = "GET /_emulator/stack HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(&stack, get).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let description: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(description["endpoint"], stack.endpoint());
+    assert_eq!(description["functions"][0], "ImportFunction");
+    assert_eq!(description["buckets"]["State"], "state");
+
+    let second = Stack::start(options(&folder)).await.unwrap_err();
+    assert_eq!(second.to_string(), format!("a stack is already running at {}", stack.endpoint()));
+    // Somebody reads the log, and does not hinder the end.
+    let host = stack.registry_host().to_owned();
+    let mut reader = TcpStream::connect(&host).await.unwrap();
+    reader.write_all(b"GET /_emulator/log HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    reader.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    timeout(Duration::from_secs(10), stack.stop()).await.unwrap();
+    assert!(!folder.path().join("data/stack.json").exists());
+    assert!(TcpStream::connect(&host).await.is_err());
+    Stack::start(options(&folder)).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn strangers_and_unknown_services_are_answered_as_aws_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = Stack::start(options(&folder)).await.unwrap();
+    let ecr = "AmazonEC2ContainerRegistry_V20150921.DescribeRepositories";
+    let signed = "authorization: AWS4-HMAC-SHA256 Credential=AKIANOBODY/x\r\n";
+    let cases = [
+        (ecr, "", "400", "MissingAuthenticationTokenException"),
+        (ecr, signed, "400", "UnrecognizedClientException"),
+        ("AmazonSQS.ListQueues", signed, "403", "UnrecognizedClientException"),
+        ("AWSEvents.PutEvents", signed, "400", "UnknownOperationException"),
+        ("DynamoDB_20120810.GetItem", "", "400", "UnknownOperationException"),
+    ];
+    for (target, header, status, kind) in cases {
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-amz-target: {target}\r\n{header}content-length: 2\r\n\r\n{{}}"
+        );
+        let answer = exchange(&stack, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target}: {answer}");
+        assert!(answer.contains(&format!(r#""__type":"{kind}""#)), "{target}: {answer}");
+    }
+    assert_eq!(stack.faults().requests().len(), cases.len());
+    stack.stop().await;
+}
+
+/// What a client gets: status and body, or what arrived before the connection was closed.
+async fn attempt(stack: &Stack, caller: &Caller) -> String {
+    let key = stack.gate().key_of(caller).unwrap();
+    let body = format!(r#"{{"QueueUrl":"{}"}}"#, stack.queue_url("ImportQueue").unwrap());
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-amz-target: AmazonSQS.GetQueueAttributes\r\n\
+         authorization: AWS4-HMAC-SHA256 Credential={}/x\r\ncontent-length: {}\r\n\r\n{body}",
+        key.id,
+        body.len(),
+    );
+    let mut stream = TcpStream::connect(stack.registry_host()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is as good as an end.
+    let _read = timeout(Duration::from_millis(300), stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        return answer;
+    };
+    let marker = if head.contains("x-marker") { " marked" } else { "" };
+    format!("{}{marker} {body}", &head[9..12])
+}
+
+#[tokio::test]
+async fn every_fault_meets_the_functions_and_not_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = Stack::start(options(&folder)).await.unwrap();
+    let role = Caller::Role("ImportFunction".to_owned());
+    let whole = r#"200 {"Attributes":{}}"#;
+    let cases = [
+        (Action::Status(503, "slow down".to_owned()), "503 slow down"),
+        (Action::Reset, ""),
+        (Action::Stall, ""),
+        (Action::CloseAfterHandling, ""),
+        (Action::ShortBody(7), "200 {\"Attri"),
+        (Action::ShortBody(1000), whole),
+        (Action::DropAfterRequestBytes(7), ""),
+        (Action::DropAfterRequestBytes(1000), whole),
+        (Action::Header("x-marker".parse().unwrap(), "1".parse().unwrap()), "200 marked {\"Attributes\":{}}"),
+    ];
+    for (action, want) in cases {
+        let fault = stack.faults().add(Fault {
+            operation: "sqs:*".to_owned(),
+            resource: None,
+            skip: 0,
+            times: 1,
+            action: action.clone(),
+        });
+        assert_eq!(attempt(&stack, &Caller::User).await, whole, "{action:?}");
+        assert_eq!(attempt(&stack, &role).await, want, "{action:?}");
+        assert_eq!(attempt(&stack, &role).await, whole, "{action:?}");
+        assert_eq!(stack.faults().fired(fault), 1, "{action:?}");
+    }
+    timeout(Duration::from_secs(10), stack.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn refusals_name_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut wrong = options(&folder);
+    wrong.parameters = BTreeMap::from([("Nonsense".to_owned(), "1".to_owned())]);
+    let error = Stack::start(wrong).await.unwrap_err();
+    assert!(matches!(error, StackError::Template(TemplateError::Parameter(_))));
+
+    let mut wrong = options(&folder);
+    let command = FunctionCommand { program: PathBuf::new(), args: Vec::new(), env: Vec::new() };
+    wrong.functions = BTreeMap::from([("Nobody".to_owned(), command)]);
+    let error = Stack::start(wrong).await.unwrap_err();
+    assert_eq!(error.to_string(), "the template has no function Nobody");
+
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut wrong = options(&folder);
+    wrong.port = taken.local_addr().unwrap().port();
+    let error = Stack::start(wrong).await.unwrap_err();
+    assert!(matches!(error, StackError::Port { .. }));
+    Stack::start(options(&folder)).await.unwrap().stop().await;
+}

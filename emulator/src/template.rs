@@ -1,0 +1,249 @@
+//! `template.yaml` as the embedded AWS needs it: buckets, queues, rules and functions, resolved.
+//!
+//! Reads the CloudFormation and SAM subset that the project's template uses. What it does not
+//! know is an error at start, never silently ignored, unless it is a resource of a kind that the
+//! embedded AWS does not have (an alarm, a bucket policy): those are skipped.
+
+mod functions;
+mod parameters;
+mod resolve;
+mod resources;
+mod yaml;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+
+pub use parameters::ParameterError;
+pub use resolve::ResolveError;
+
+use crate::iam::{PolicyError, Statement};
+use resolve::Resolver;
+
+/// The resolved template.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// S3 buckets, by logical id.
+    pub buckets: BTreeMap<String, Bucket>,
+    /// SQS queues, by logical id.
+    pub queues: BTreeMap<String, Queue>,
+    /// EventBridge rules, by logical id.
+    pub rules: BTreeMap<String, Rule>,
+    /// Lambda functions, by logical id.
+    pub functions: BTreeMap<String, Function>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// Whether it keeps every version of an object.
+    pub versioned: bool,
+    /// Whether it sends its events to EventBridge.
+    pub event_bridge: bool,
+}
+
+/// A standard queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Its URL, on the stack's own port.
+    pub url: String,
+    /// How long a received message stays invisible; 30 s where the template says nothing, as SQS has it.
+    pub visibility: Duration,
+    /// How long a sent message stays invisible.
+    pub delay: Duration,
+    /// Where messages go that were received too often.
+    pub redrive: Option<Redrive>,
+    /// What the queue's resource policy says.
+    pub policy: Vec<Statement>,
+}
+
+/// A queue's redrive policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redrive {
+    /// The dead-letter queue's ARN.
+    pub dead_letter_arn: String,
+    /// How often a message may be received before it moves there.
+    pub max_receives: u32,
+}
+
+/// An EventBridge rule on the default bus.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Its ARN.
+    pub arn: String,
+    /// The event pattern's JSON.
+    pub pattern: Value,
+    /// The queues it sends matching events to.
+    pub targets: Vec<Target>,
+}
+
+/// One target of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The target queue's ARN.
+    pub arn: String,
+    /// The queue for events that could not be handed to the target.
+    pub dead_letter_arn: Option<String>,
+}
+
+/// A function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// The handler, which AWS gives the process as `_HANDLER`.
+    pub handler: String,
+    /// How long one invocation may take.
+    pub timeout: Duration,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// The environment variables that the template sets.
+    pub environment: BTreeMap<String, String>,
+    /// The queue that feeds it.
+    pub source: Option<QueueSource>,
+    /// What its role may do.
+    pub statements: Vec<Statement>,
+}
+
+/// A function's event source mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSource {
+    /// The queue's ARN.
+    pub queue_arn: String,
+    /// The most messages of one invocation.
+    pub batch_size: usize,
+    /// The most invocations at a time.
+    pub maximum_concurrency: Option<usize>,
+    /// Whether the answer's `batchItemFailures` are honoured; without it Lambda ignores them.
+    pub reports_failures: bool,
+}
+
+/// Why the template cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The text is no YAML.
+    #[error("the template is no YAML")]
+    Yaml(#[source] serde_yaml_ng::Error),
+    /// The document lacks a section or has it in another shape.
+    #[error("the template's {section} is missing or no mapping")]
+    Section {
+        /// The section.
+        section: &'static str,
+    },
+    /// A parameter is unknown or its value is refused.
+    #[error("a parameter of the template cannot be used")]
+    Parameter(#[from] ParameterError),
+    /// A resource's expressions cannot be resolved.
+    #[error("the resource {logical_id} of the template cannot be resolved")]
+    Resolve {
+        /// The resource.
+        logical_id: String,
+        /// What is wrong.
+        source: ResolveError,
+    },
+    /// A property of a resource is missing or has another type than CloudFormation gives it.
+    #[error("the resource {logical_id} of the template: {property} must be {want}")]
+    Property {
+        /// The resource.
+        logical_id: String,
+        /// The property.
+        property: &'static str,
+        /// What it must be.
+        want: &'static str,
+    },
+    /// The embedded AWS does not have what a resource asks for.
+    #[error("the resource {logical_id} of the template asks for {what}, which the embedded AWS does not have")]
+    Unsupported {
+        /// The resource.
+        logical_id: String,
+        /// What it asks for.
+        what: String,
+    },
+    /// A policy statement cannot be evaluated.
+    #[error("a policy of the resource {logical_id} of the template cannot be evaluated")]
+    Policy {
+        /// The resource.
+        logical_id: String,
+        /// What is wrong.
+        source: PolicyError,
+    },
+}
+
+impl Template {
+    /// Reads the template's YAML text.
+    ///
+    /// `overrides` replace parameters' defaults; `endpoint` (`http://127.0.0.1:PORT`) is where queue
+    /// URLs lead.
+    ///
+    /// # Errors
+    ///
+    /// [`TemplateError`], naming the parameter, resource or expression that cannot be used.
+    pub fn read(text: &str, overrides: &BTreeMap<String, String>, endpoint: &str) -> Result<Self, TemplateError> {
+        let document = yaml::read(text).map_err(TemplateError::Yaml)?;
+        let section = |name: &'static str| match document.get(name) {
+            None => Ok(Map::new()),
+            Some(Value::Object(map)) => Ok(map.clone()),
+            Some(_) => Err(TemplateError::Section { section: name }),
+        };
+        let resources = section("Resources")?;
+        if resources.is_empty() {
+            return Err(TemplateError::Section { section: "Resources" });
+        }
+        let parameters = parameters::resolve(&section("Parameters")?, overrides)?;
+        let globals = section("Globals")?;
+        let resolver = Resolver::new(endpoint, parameters, section("Mappings")?, section("Conditions")?, &resources);
+
+        let mut template = Self {
+            buckets: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            functions: BTreeMap::new(),
+        };
+        let mut policies: HashMap<String, Vec<Statement>> = HashMap::new();
+        for logical_id in resources.keys() {
+            let Some(resource) = resources::Resource::resolve(logical_id, &resolver)? else {
+                continue;
+            };
+            let id = logical_id.clone();
+            match resource.kind.as_str() {
+                "AWS::S3::Bucket" => {
+                    template.buckets.insert(id, resource.bucket());
+                }
+                "AWS::SQS::Queue" => {
+                    template.queues.insert(id, resource.queue()?);
+                }
+                "AWS::SQS::QueuePolicy" => {
+                    for (url, statements) in resource.queue_policy()? {
+                        policies.entry(url).or_default().extend(statements);
+                    }
+                }
+                "AWS::Events::Rule" => {
+                    template.rules.insert(id, resource.rule()?);
+                }
+                "AWS::Serverless::Function" => {
+                    let defaults = globals.get("Function");
+                    template.functions.insert(id, resource.function(defaults)?);
+                }
+                _ => {}
+            }
+        }
+        for queue in template.queues.values_mut() {
+            queue.policy = policies.remove(&queue.url).unwrap_or_default();
+        }
+        Ok(template)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use super::*;
+
+const TEMPLATE: &str = include_str!("../../../template.yaml");
+const ENDPOINT: &str = "http://127.0.0.1:4566";
+
+fn read(overrides: &[(&str, &str)]) -> Result<Template, TemplateError> {
+    let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Template::read(TEMPLATE, &overrides, ENDPOINT)
+}
+
+#[test]
+fn the_projects_template_is_understood_in_full() {
+    let template = read(&[]).unwrap();
+    let uploads = &template.buckets["Uploads"];
+    assert_eq!((uploads.name.as_str(), uploads.versioned, uploads.event_bridge), ("uploads", true, true));
+    assert!(!template.buckets["State"].event_bridge);
+
+    let queue = &template.queues["ImportQueue"];
+    let failed = &template.queues["FailedMessages"];
+    assert_eq!(queue.visibility, Duration::from_mins(90));
+    assert_eq!(queue.redrive, Some(Redrive { dead_letter_arn: failed.arn.clone(), max_receives: 10 }));
+    assert_eq!(queue.policy.len(), 1);
+    assert_eq!(failed.redrive, None);
+
+    let rule = &template.rules["UploadRule"];
+    assert_eq!(rule.pattern["detail"]["bucket"]["name"][0], "uploads");
+    assert_eq!(rule.targets[0].arn, queue.arn);
+    assert_eq!(rule.targets[0].dead_letter_arn.as_ref(), Some(&template.queues["UndeliveredEvents"].arn));
+
+    let function = &template.functions["ImportFunction"];
+    assert_eq!(function.timeout, Duration::from_mins(15));
+    assert_eq!((function.memory_mib, function.handler.as_str()), (3008, "bootstrap"));
+    assert_eq!(function.environment["GANTRY_QUEUE_URL"], queue.url);
+    assert_eq!(function.environment["GANTRY_MAX_RECEIVES"], "10");
+    assert_eq!(function.environment["GANTRY_PULL_ACCOUNTS"], "");
+    assert_eq!(
+        function.source,
+        Some(QueueSource {
+            queue_arn: queue.arn.clone(),
+            batch_size: 1,
+            maximum_concurrency: Some(5),
+            reports_failures: true,
+        })
+    );
+}
+
+#[test]
+fn parameters_reach_environment_and_role() {
+    let plain = read(&[]).unwrap();
+    let keyed =
+        read(&[("Encryption", "arn:aws:kms:us-east-1:123456789012:key/k"), ("RepositoryPrefix", "team/")]).unwrap();
+    let (plain, keyed) = (&plain.functions["ImportFunction"], &keyed.functions["ImportFunction"]);
+    assert_eq!(keyed.environment["GANTRY_REPOSITORY_PREFIX"], "team/");
+    assert_eq!(keyed.statements.len(), plain.statements.len() + 1);
+}
+
+#[test]
+fn refusals_name_the_resource() {
+    let cases = [
+        ("Resources: []", "the template's Resources is missing or no mapping"),
+        (
+            "Resources: { Q: { Type: AWS::SQS::Queue, Properties: { FifoQueue: true } } }",
+            "the resource Q of the template asks for a FIFO queue, which the embedded AWS does not have",
+        ),
+        (
+            "Resources: { Q: { Type: AWS::SQS::Queue, Properties: { VisibilityTimeout: long } } }",
+            "the resource Q of the template: VisibilityTimeout must be a whole number",
+        ),
+        (
+            "Resources: { B: { Type: AWS::S3::Bucket, Properties: { X: !Ref Nobody } } }",
+            "the resource B of the template cannot be resolved",
+        ),
+        (
+            "Resources: { F: { Type: AWS::Serverless::Function, Properties: { Events: { E: { Type: Schedule } } } } }",
+            "the resource F of the template asks for an event of type \"Schedule\", which the embedded AWS does not have",
+        ),
+        (
+            "Resources: { R: { Type: AWS::Events::Rule, Properties: { EventPattern: { source: [a] }, Targets: [{ Arn: 'arn:aws:sns:x' }] } } }",
+            "the resource R of the template asks for the rule target arn:aws:sns:x, which the embedded AWS does not have",
+        ),
+        (
+            "Resources: { F: { Type: AWS::Serverless::Function, Properties: { Policies: [{ Statement: { Effect: Allow } }] } } }",
+            "a policy of the resource F of the template cannot be evaluated",
+        ),
+    ];
+    for (text, want) in cases {
+        let error = Template::read(text, &BTreeMap::new(), ENDPOINT).unwrap_err();
+        assert_eq!(error.to_string(), want);
+    }
+}
+
+#[test]
+fn a_condition_leaves_a_resource_out_and_globals_fill_gaps() {
+    let text = "
+Conditions: { Never: !Equals [a, b] }
+Globals: { Function: { Timeout: 7, Environment: { Variables: { A: 1, B: 2 } } } }
+Resources:
+  Gone: { Type: AWS::SQS::Queue, Condition: Never }
+  Alarm: { Type: AWS::CloudWatch::Alarm, Properties: { X: !ImportValue y } }
+  F: { Type: AWS::Serverless::Function, Properties: { Environment: { Variables: { B: 3 } } } }
+";
+    let template = Template::read(text, &BTreeMap::new(), ENDPOINT).unwrap();
+    assert!(template.queues.is_empty());
+    let function = &template.functions["F"];
+    assert_eq!(function.timeout, Duration::from_secs(7));
+    let want = BTreeMap::from([("A", "1"), ("B", "3")]);
+    assert!(function.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(want));
+}
