@@ -1,0 +1,184 @@
+//! The command line, and what each exit code means: 0 done, 1 refused or failed (the reason on standard error),
+//! 2 usage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::session::SessionError;
+use crate::{demo, import, plan, status, up};
+
+/// An image tarball dropped in a bucket becomes a verified, tagged image in ECR: the whole pipeline on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "gantry", version = gantry::version::VERSION, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    stack: StackArgs,
+}
+
+/// Which stack the command talks to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StackArgs {
+    /// The folder that holds buckets, registry and queues
+    #[arg(long, global = true, default_value = ".gantry", value_name = "FOLDER")]
+    pub(crate) data: PathBuf,
+    /// A template parameter, such as Compression=gzip-6; see template.yaml. May be given several times
+    #[arg(long = "set", global = true, value_name = "PARAMETER=VALUE", value_parser = parameter)]
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run three small sample images through the whole pipeline, in a temporary folder
+    Demo,
+    /// Import an image tarball, as an upload to the bucket would be
+    Import(ImportArgs),
+    /// Keep the stack running, and print how to use it with aws, docker and skopeo
+    Up(UpArgs),
+    /// Say what would be imported, under which names, from which bytes, without doing it
+    Plan(PlanArgs),
+    /// Say what is not released, or tell the story of one upload
+    Status(StatusArgs),
+    /// Run as a function's process; the Lambda host of the stack does this
+    #[command(hide = true)]
+    Function {
+        /// The function's name
+        name: String,
+    },
+}
+
+/// What `import` is given.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The tarball
+    pub(crate) file: PathBuf,
+    /// What to call the image; without it, the archive's own names count
+    #[arg(long = "as", value_name = "REPOSITORY[:TAG]")]
+    pub(crate) name: Option<String>,
+}
+
+/// What `up` is given.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// The port on 127.0.0.1; 0 for any free one
+    #[arg(long, default_value_t = up::DEFAULT_PORT)]
+    pub(crate) port: u16,
+    /// Leave the queues alone: uploads wait, and the functions can be run by hand
+    #[arg(long)]
+    pub(crate) no_functions: bool,
+}
+
+/// What `plan` is given.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The tarball
+    pub(crate) file: PathBuf,
+    /// What to call the image, as for import
+    #[arg(long = "as", value_name = "REPOSITORY[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `status` is given.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// An upload's key, or an image; without it, every upload that is not released
+    #[arg(value_name = "KEY | REPOSITORY:TAG")]
+    pub(crate) what: Option<String>,
+    /// Print the receipts as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("wanted PARAMETER=VALUE, such as Compression=gzip-6".to_owned()),
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The stack could not be reached or started.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The upload itself was refused, held or overtaken; the words are the receipt's.
+    #[error("{summary}\n  what to do: {next}")]
+    NotReleased {
+        /// What became of it.
+        summary: String,
+        /// What to do.
+        next: String,
+    },
+    /// There is nothing of that name.
+    #[error("{0}")]
+    NothingThere(String),
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The function's process ended with an error.
+    #[error("the function ended")]
+    Function(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Runs the command, and turns its end into an exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    // The HTTP client wants to be told which TLS stack there is, even for plain HTTP.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let Cli { command, stack } = cli;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Demo => Box::pin(demo::run(stack)).await,
+            Command::Import(args) => Box::pin(import::run(stack, args)).await,
+            Command::Up(args) => Box::pin(up::run(stack, args)).await,
+            Command::Plan(args) => Box::pin(plan::run(stack, args)).await,
+            Command::Status(args) => Box::pin(status::run(stack, args)).await,
+            Command::Function { name } => Box::pin(function(&name)).await,
+        }
+    });
+    // Whatever still waits for input or the network must not keep the program from ending.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "this is where the program tells people why it failed")]
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("gantry: {}", gantry::disposition::chain(error));
+    ExitCode::FAILURE
+}
+
+/// Is the function until its host ends it, or is gone: the host holds the other end of standard input.
+async fn function(name: &str) -> Result<(), CommandError> {
+    if name != "import" {
+        return Err(CommandError::NothingThere(format!("there is no function {name:?}; wanted import")));
+    }
+    tokio::select! {
+        outcome = ::import::run() => outcome.map_err(CommandError::Function),
+        () = host_is_gone() => Ok(()),
+    }
+}
+
+async fn host_is_gone() {
+    let mut input = tokio::io::stdin();
+    // Nothing is ever written to it, so this ends when it is closed.
+    tokio::io::copy(&mut input, &mut tokio::io::sink()).await.ok();
+}

@@ -1,0 +1,81 @@
+//! `gantry import`: the user's tarball through the whole pipeline.
+
+use gantry::receipt::{Receipt, State};
+
+use crate::cli::{CommandError, ImportArgs, StackArgs};
+use crate::progress::Bars;
+use crate::session::{Functions, Session, program};
+use crate::story::{name, say, seconds, work};
+use crate::up::DEFAULT_PORT;
+use crate::upload::{self, Named, Uploaded};
+use crate::watch::Log;
+
+pub(crate) async fn run(stack: StackArgs, args: ImportArgs) -> Result<(), CommandError> {
+    // A file that is not there should not cost a stack.
+    let unreadable = |source| CommandError::File { path: args.file.clone(), source };
+    tokio::fs::File::open(&args.file).await.map_err(unreadable)?;
+    let session = Session::open(&stack, Functions::Run).await?;
+    let outcome = import(&session, &stack, &args).await;
+    session.close().await;
+    outcome
+}
+
+async fn import(session: &Session, stack: &StackArgs, args: &ImportArgs) -> Result<(), CommandError> {
+    let named = Named::new(&args.file, args.name.as_deref());
+    let (uploaded, receipt) = {
+        let log = Log::open(session).await?;
+        let uploaded = upload::put(session, &args.file, &named).await?;
+        let mut bars = Bars::new();
+        let receipt = log.until_final(session, &uploaded, |step| bars.show(step)).await?;
+        (uploaded, receipt)
+    };
+    released(&receipt)?;
+    tell(session, stack, &uploaded, &receipt);
+    Ok(())
+}
+
+/// Anything but a release is an error to the caller.
+pub(crate) fn released(receipt: &Receipt) -> Result<(), CommandError> {
+    match receipt.state {
+        State::Released => Ok(()),
+        State::Importing | State::Imported | State::Held | State::Failed | State::Superseded => {
+            Err(CommandError::NotReleased {
+                summary: format!("{}: {}", receipt.state, receipt.summary),
+                next: receipt.next.clone(),
+            })
+        }
+    }
+}
+
+fn tell(session: &Session, stack: &StackArgs, uploaded: &Uploaded, receipt: &Receipt) {
+    for image in &receipt.import.images {
+        say(format!("{}  {}", receipt.state, name(image)));
+        say(format!("  digest  {}", image.digest));
+        say(format!(
+            "  work    {} of {} in {}",
+            work(image),
+            indicatif::HumanBytes(uploaded.size_bytes),
+            seconds(receipt.import.duration_ms)
+        ));
+    }
+    for left_out in &receipt.import.left_out {
+        say(format!("  not in the archive, left out: {left_out}"));
+    }
+    let Some(image) = receipt.import.images.first() else { return };
+    let tag = image.tags.first().map(|tag| format!(":{tag}")).unwrap_or_default();
+    if session.is_shared() {
+        say(format!("  pull    docker pull {}/{}{tag}", session.registry(), image.repository));
+    } else {
+        let data = stack.data.display();
+        let data = if stack.data.as_os_str() == ".gantry" { String::new() } else { format!(" --data {data}") };
+        say(format!(
+            "  keep    it is in {}; to pull it, run in another terminal: {} up{data}",
+            stack.data.display(),
+            program()
+        ));
+        say(format!(
+            "  pull    then: docker pull 127.0.0.1:{DEFAULT_PORT}/{}{tag}   (after the docker login that up prints)",
+            image.repository
+        ));
+    }
+}

@@ -1,0 +1,160 @@
+//! The stack that a command talks to: the one that runs on the data folder, or its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use emulator::account;
+use emulator::host::FunctionCommand;
+use emulator::stack::{Stack, StackError, StackOptions};
+
+use crate::cli::StackArgs;
+
+/// The source of rules, queues and function environment.
+const TEMPLATE: &str = include_str!("../../template.yaml");
+
+/// The bucket that people write to, as the template names it.
+const UPLOADS: &str = "Uploads";
+
+/// Why there is no stack to talk to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// It did not start.
+    #[error("the stack does not start")]
+    Start(#[source] Box<StackError>),
+    /// This program's own path is unknown, so it cannot be started as the function.
+    #[error("cannot find this program to run it as the function")]
+    OwnPath(#[source] std::io::Error),
+    /// A running stack keeps its settings.
+    #[error("a stack runs on this data folder at {endpoint}, and --set does not change it; stop it, or use --data")]
+    Settings {
+        /// Where it listens.
+        endpoint: String,
+    },
+    /// A request to the stack failed.
+    #[error("{what} failed")]
+    Request {
+        /// What was asked.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl SessionError {
+    /// A request that failed.
+    pub(crate) fn request(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Request { what: what.into(), source: source.into() }
+    }
+}
+
+/// A stack to talk to.
+pub(crate) struct Session {
+    /// Where every service listens.
+    pub(crate) endpoint: String,
+    /// A client of its buckets.
+    pub(crate) s3: aws_sdk_s3::Client,
+    /// The bucket that people write to.
+    pub(crate) uploads: String,
+    /// Its own stack, to be stopped at the end.
+    own: Option<Stack>,
+}
+
+/// Whether a stack of our own runs the functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Functions {
+    /// It does.
+    Run,
+    /// Its queues are left alone.
+    Leave,
+}
+
+impl Session {
+    /// Talks to the stack that runs on the data folder, or starts one.
+    pub(crate) async fn open(args: &StackArgs, functions: Functions) -> Result<Self, SessionError> {
+        match start(args, 0, functions).await {
+            Ok(stack) => {
+                let endpoint = stack.endpoint().to_owned();
+                let uploads = stack.bucket(UPLOADS).unwrap_or(UPLOADS).to_owned();
+                Ok(Self { s3: s3_client(&endpoint), endpoint, uploads, own: Some(stack) })
+            }
+            Err(SessionError::Start(error)) => match *error {
+                StackError::Running { endpoint } if args.parameters.is_empty() => {
+                    // The names of buckets follow from the template, and both have the same one.
+                    Ok(Self { s3: s3_client(&endpoint), endpoint, uploads: UPLOADS.to_ascii_lowercase(), own: None })
+                }
+                StackError::Running { endpoint } => Err(SessionError::Settings { endpoint }),
+                other => Err(SessionError::Start(Box::new(other))),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the stack outlives this command.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.own.is_none()
+    }
+
+    /// The registry's name in image references.
+    pub(crate) fn registry(&self) -> &str {
+        self.endpoint.trim_start_matches("http://")
+    }
+
+    /// Stops the stack, if it is our own.
+    pub(crate) async fn close(self) {
+        if let Some(stack) = self.own {
+            stack.stop().await;
+        }
+    }
+}
+
+/// Starts a stack on the data folder, with this program as its functions.
+pub(crate) async fn start(args: &StackArgs, port: u16, functions: Functions) -> Result<Stack, SessionError> {
+    let program = std::env::current_exe().map_err(SessionError::OwnPath)?;
+    let commands = match functions {
+        Functions::Run => BTreeMap::from([("ImportFunction".to_owned(), import_function(program))]),
+        Functions::Leave => BTreeMap::new(),
+    };
+    let options = StackOptions {
+        data: args.data.clone(),
+        port,
+        template: TEMPLATE.to_owned(),
+        parameters: args.parameters.iter().cloned().collect(),
+        functions: commands,
+        ..StackOptions::default()
+    };
+    Stack::start(options).await.map_err(|error| SessionError::Start(Box::new(error)))
+}
+
+fn import_function(program: PathBuf) -> FunctionCommand {
+    FunctionCommand {
+        program,
+        args: vec!["function".to_owned(), "import".to_owned()],
+        // Progress is told at debug level.
+        env: vec![("AWS_LAMBDA_LOG_LEVEL".to_owned(), "DEBUG".to_owned())],
+    }
+}
+
+/// A client with the laptop's credentials. Plain HTTP: nothing leaves the machine.
+fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
+    let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .credentials_provider(credentials)
+        .endpoint_url(endpoint)
+        .force_path_style(true)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .region(Region::new(account::REGION))
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// How the user started this program, for the commands that are printed.
+pub(crate) fn program() -> &'static str {
+    // Cargo sets this for what it runs.
+    if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "gantry" }
+}
