@@ -1,0 +1,235 @@
+//! The program as people use it: what it prints, its exit codes, and the lines that `up` tells them to paste.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic, as tests do")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use local::samples::{Image, docker_archive, layer, oci_archive};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const GANTRY: &str = env!("CARGO_BIN_EXE_gantry-under-test");
+
+fn image(seed: u32) -> Image {
+    Image::new("amd64", vec![layer("app", seed, 80_000)])
+}
+
+/// A folder with `my-app.tar`, an archive cut off, and a page of text.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = docker_archive(&[(&image(1), &["registry.example/team/my-app:1.4.2"])]);
+    std::fs::write(folder.path().join("my-app.tar"), &whole).unwrap();
+    std::fs::write(folder.path().join("cut.tar"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(folder.path().join("page.txt"), "hello\n".repeat(200)).unwrap();
+    std::fs::write(folder.path().join("multi.tar"), oci_archive(&[&image(2)], "2.0").0).unwrap();
+    folder
+}
+
+fn gantry(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(GANTRY).current_dir(folder).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs `gantry` and checks the exit code and what is said on each side.
+fn check(folder: &Path, arguments: &[&str], code: i32, out: &[&str], err: &[&str]) -> String {
+    let output = gantry(folder, arguments);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{stdout}\n{stderr}");
+    for words in out {
+        assert!(stdout.contains(words), "{arguments:?}: no {words:?} in\n{stdout}");
+    }
+    for words in err {
+        assert!(stderr.contains(words), "{arguments:?}: no {words:?} in\n{stderr}");
+    }
+    stdout
+}
+
+#[test]
+fn the_demo_tells_its_story_in_seven_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let story =
+        check(folder.path(), &["demo"], 0, &["released", "reused and not even read", "byte for byte", "cut off"], &[]);
+    assert_eq!(story.lines().count(), 7, "{story}");
+    assert!(!folder.path().join(".gantry").exists(), "the demo leaves nothing behind");
+}
+
+#[test]
+fn import_status_and_plan_say_what_is_and_end_with_the_right_code() {
+    let folder = folder();
+    let folder = folder.path();
+    check(folder, &["status"], 0, &["nothing has been uploaded yet"], &[]);
+    check(
+        folder,
+        &["import", "my-app.tar"],
+        0,
+        &["released  team/my-app:1.4.2", "digest  sha256:", " up"],
+        &["1 of 2", "sent"],
+    );
+    check(folder, &["import", "my-app.tar", "--as", "team/other:2"], 0, &["released  team/other:2"], &[]);
+    check(folder, &["import", "multi.tar", "--as", "team/multi"], 0, &["released  team/multi:2.0"], &[]);
+    check(folder, &["status"], 0, &["all 3 uploads are released"], &[]);
+
+    check(
+        folder,
+        &["import", "cut.tar"],
+        1,
+        &[],
+        &["failed: nothing was tagged: the archive is cut off", "what to do: "],
+    );
+    check(folder, &["import", "page.txt"], 1, &[], &["the upload is text, not a tar archive"]);
+    check(folder, &["import", "gone.tar"], 1, &[], &["cannot read gone.tar: No such file"]);
+    check(folder, &["import", "."], 1, &[], &["cannot read .: "]);
+    check(
+        folder,
+        &["import", "my-app.tar", "--as", "Team/App:1"],
+        1,
+        &[],
+        &["ECR refuses the repository name \"Team/App\""],
+    );
+    check(folder, &["import"], 2, &[], &["Usage:"]);
+    check(folder, &["import", "my-app.tar", "--set", "Compression=brotli"], 1, &[], &["Compression"]);
+
+    check(folder, &["status"], 0, &["failed", "the archive is cut off", "3 of 6 uploads are not released"], &[]);
+    check(folder, &["status", "cut.tar"], 0, &["failed     s3://uploads/cut.tar", "next: "], &[]);
+    check(
+        folder,
+        &["status", "team/my-app:1.4.2"],
+        0,
+        &["released   s3://uploads/my-app.tar", "image ID  sha256:"],
+        &[],
+    );
+    check(folder, &["status", "no/such:1"], 1, &[], &["there is no upload and no image called \"no/such:1\""]);
+    let receipt = check(folder, &["status", "my-app.tar", "--json"], 0, &[], &[]);
+    assert_eq!(serde_json::from_str::<Value>(&receipt).unwrap()["state"], "released");
+
+    check(folder, &["plan", "my-app.tar"], 0, &["team/my-app:1.4.2 (named by the archive)", "compress and send"], &[]);
+    check(folder, &["plan", "cut.tar"], 1, &[], &["would be refused: the archive is cut off"]);
+    let plan = check(folder, &["plan", "my-app.tar", "--as", "a/b:1", "--json"], 0, &[], &[]);
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(plan["images"][0]["repository"], "a/b");
+    assert_eq!(plan["images"][0]["blobs"][1]["action"], "compress");
+}
+
+/// A running `gantry up` in `folder`.
+struct Up {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+    lines: Vec<String>,
+}
+
+impl Up {
+    /// Starts it on any port and reads what it prints, up to the last command.
+    fn start(folder: &Path, more: &[&str]) -> Self {
+        let arguments = [["up", "--port", "0"].as_slice(), more].concat();
+        let child = Command::new(GANTRY).current_dir(folder).args(arguments).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut lines: Vec<String> = Vec::new();
+        while !lines.last().is_some_and(|line| line.starts_with("skopeo")) {
+            let mut line = String::new();
+            assert!(output.read_line(&mut line).unwrap() > 0, "up ended: {lines:?}");
+            lines.push(line.trim_end().to_owned());
+        }
+        Self { child, output, lines }
+    }
+
+    /// What to put in front of a command: the `export` lines.
+    fn exports(&self) -> String {
+        let exports = self.lines.iter().filter(|line| line.starts_with("export "));
+        exports.flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn interrupt(mut self) -> String {
+        let interrupted = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(interrupted.success());
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        rest
+    }
+}
+
+fn has(program: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("command -v {program}")]).output().is_ok_and(|found| found.status.success())
+}
+
+fn shell(folder: &Path, script: &str) -> Output {
+    Command::new("sh").current_dir(folder).args(["-c", script]).output().unwrap()
+}
+
+#[test]
+fn every_line_that_up_prints_works_where_its_program_is_there() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("docs")).unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gantry-wait"), folder.path().join("docs/gantry-wait"))
+        .unwrap();
+    let up = Up::start(folder.path(), &[]);
+    let exports = up.exports();
+    let docker = has("docker") && shell(folder.path(), "docker info").status.success();
+    let mut ran = 0;
+    for line in up.lines.iter().filter(|line| !line.starts_with('#') && !line.starts_with("export")) {
+        let there = |program: &str| !line.contains(program) || has(program);
+        let needs_aws = line.starts_with("aws") || line.contains("$(aws") || line.starts_with("docs/");
+        if (needs_aws && !has("aws")) || !there("skopeo") || (line.contains("docker ") && !docker) {
+            println!("not run, its program is not there: {line}");
+            continue;
+        }
+        let output = shell(folder.path(), &format!("{exports}{line}"));
+        assert!(output.status.success(), "{line}\n{}\n{}", text(&output.stdout), text(&output.stderr));
+        ran += 1;
+    }
+    println!("checked {ran} lines of up");
+    // Another command on the same folder talks to the stack that runs.
+    check(folder.path(), &["import", "multi.tar", "--as", "team/multi"], 0, &["docker pull 127.0.0.1:"], &[]);
+    assert!(up.interrupt().contains("stopping"));
+}
+
+#[test]
+fn gantry_wait_believes_only_the_receipt_of_its_own_upload() {
+    if !has("aws") {
+        println!("checked no gantry-wait: the AWS CLI is not there");
+        return;
+    }
+    let folder = folder();
+    let up = Up::start(folder.path(), &[]);
+    let exports = up.exports();
+    let wait = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gantry-wait");
+    let upload = |file: &str, key: &str| {
+        let output = shell(
+            folder.path(),
+            &format!("{exports}aws s3 cp --no-progress {file} s3://uploads/{key} && {wait} s3://uploads/{key} 60"),
+        );
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, receipt, error) = upload("my-app.tar", "team/my-app/1.tar");
+    assert_eq!(code, Some(0), "{receipt}{error}");
+    assert!(receipt.contains("\"state\": \"released\""), "{receipt}");
+    // The same key again, with a file that is bad: the first receipt says released, and is not believed.
+    let (code, receipt, error) = upload("cut.tar", "team/my-app/1.tar");
+    assert_eq!(code, Some(1), "{receipt}{error}");
+    assert!(receipt.contains("\"state\": \"failed\""), "{receipt}");
+    let (code, receipt, error) = upload("my-app.tar", "team/my-app/1.tar");
+    assert_eq!(code, Some(0), "{receipt}{error}");
+
+    let usage = shell(folder.path(), &format!("{wait} nonsense"));
+    assert_eq!(usage.status.code(), Some(2));
+    let absent = shell(folder.path(), &format!("{exports}{wait} s3://uploads/absent.tar 1"));
+    assert_eq!(absent.status.code(), Some(1));
+    up.interrupt();
+
+    // Nobody imports: no answer in time.
+    let up = Up::start(folder.path(), &["--no-functions"]);
+    let script = format!(
+        "{}aws s3 cp --no-progress my-app.tar s3://uploads/team/late/1.tar && {wait} s3://uploads/team/late/1.tar 1",
+        up.exports()
+    );
+    assert_eq!(shell(folder.path(), &script).status.code(), Some(3));
+    up.interrupt();
+    println!("checked gantry-wait with the AWS CLI");
+}

@@ -1,0 +1,8 @@
+//! The sample events in `events/in`: what each is read as, and what the function's process answers to it.
+//!
+//! They are what Lambda hands over, so that `sam local invoke -e` takes them as well.
+
+mod answers;
+mod reading;
+mod rows;
+mod sample;

@@ -1,0 +1,86 @@
+//! What the functions' roles may do: no more than they need.
+
+use serde_json::Value;
+
+use crate::document::resources;
+
+/// The only action that has no resource to name (Service Authorization Reference).
+const WITHOUT_RESOURCE: &str = "ecr:GetAuthorizationToken";
+
+/// Every statement of every function's role, with the function's name.
+fn statements() -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (function, resource) in resources("AWS::Serverless::Function") {
+        let properties = &resource["Properties"];
+        assert_eq!(properties.get("Role"), None, "{function}: a role of its own would not be looked at here");
+        for policy in properties["Policies"].as_array().expect("a list of policies") {
+            assert!(policy["Statement"].is_array(), "{function}: {policy} does not say here what it allows");
+            for statement in policy["Statement"].as_array().into_iter().flatten() {
+                // `!If` is a list of its condition and two statements, of which one may be nothing.
+                match statement {
+                    Value::Array(branches) => {
+                        let branches = branches.iter().filter(|branch| branch.is_object());
+                        found.extend(branches.map(|branch| (function.clone(), branch.clone())));
+                    }
+                    one => found.push((function.clone(), one.clone())),
+                }
+            }
+        }
+    }
+    found
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(one) => vec![one],
+        Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn roles_name_their_resources() {
+    let statements = statements();
+    assert!(
+        statements.iter().any(|(_, statement)| statement["Sid"] == "EncryptRepositories"),
+        "the !If is looked into"
+    );
+    for (function, statement) in statements {
+        let resources = texts(&statement["Resource"]);
+        assert!(!resources.is_empty(), "{function}: {statement}");
+        if texts(&statement["Action"]) == [WITHOUT_RESOURCE] {
+            continue;
+        }
+        for resource in resources {
+            // `arn:aws:s3:::*` is every bucket, as `*` is everything.
+            let name = resource.rsplit(':').next().unwrap_or_default();
+            assert!(!name.trim_start_matches(['*', '/']).is_empty(), "{function}: {statement}");
+        }
+    }
+}
+
+#[test]
+fn roles_name_their_actions() {
+    for (function, statement) in statements() {
+        assert_eq!(statement["Effect"], "Allow", "{function}: {statement}");
+        let actions = texts(&statement["Action"]);
+        assert!(!actions.is_empty(), "{function}: {statement}");
+        for action in actions {
+            assert!(!action.contains(['*', '?']), "{function}: {action}");
+        }
+    }
+}
+
+#[test]
+fn what_changes_an_image_is_bound_to_our_repositories() {
+    for (function, statement) in statements() {
+        for action in texts(&statement["Action"]) {
+            let changes = ["ecr:Put", "ecr:Set", "ecr:Initiate", "ecr:Upload", "ecr:Complete", "ecr:BatchDelete"];
+            if changes.iter().any(|start| action.starts_with(start)) {
+                let bound = statement.pointer("/Condition/StringEquals/aws:ResourceTag~1gantry:stack");
+                assert_eq!(bound, Some(&Value::from("AWS::StackName")), "{function}: {action}");
+            }
+            assert!(!action.starts_with("ecr:Delete") && !action.starts_with("s3:Delete"), "{function}: {action}");
+        }
+    }
+}
