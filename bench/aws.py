@@ -1,0 +1,76 @@
+"""The embedded AWS of `gantry up`, without its own functions, and an upload to it."""
+
+import contextlib
+import hashlib
+import hmac
+import http.client
+import time
+from datetime import datetime, timezone
+from urllib.parse import quote
+
+from process import Failure, Service, answers, free_port
+
+KEY_ID, SECRET, REGION, BUCKET = "AKIAGANTRYUSER", "gantry-local-secret", "us-east-1", "uploads"
+
+
+@contextlib.contextmanager
+def embedded(gantry, folder):
+    """Runs `gantry up` on a fresh folder while the `with` block does; gives its endpoint."""
+    port = free_port()
+    with Service() as service:
+        command = [gantry, "up", "--no-functions", "--data", folder / "data", "--port", str(port)]
+        service.start(command, folder / "up.log")
+        endpoint = f"http://127.0.0.1:{port}"
+        if not service.wait_for(lambda: answers(endpoint)):
+            raise Failure(f"gantry up did not start: {service.last_words()}")
+        yield endpoint
+
+
+def upload(endpoint, key, archive):
+    """Puts the archive as one object, and gives the `Object Created` event that EventBridge would deliver."""
+    host = endpoint.removeprefix("http://")
+    path = f"/{BUCKET}/{quote(key)}"
+    now = datetime.now(timezone.utc)
+    headers = _signed("PUT", host, path, now)
+    connection = http.client.HTTPConnection(host, timeout=600, blocksize=1 << 20)
+    with archive.open("rb") as body:
+        try:
+            connection.request("PUT", path, body, headers | {"Content-Length": str(archive.stat().st_size)})
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(f"PUT {path} broke off: {error}") from error
+    if answer.status != 200:
+        raise Failure(f"PUT {path} was answered {answer.status}: {text.decode(errors='replace')[:500]}")
+    stored = {"key": key, "size": archive.stat().st_size, "etag": answer.headers["ETag"].strip('"')}
+    stored |= {"version-id": answer.headers["x-amz-version-id"], "sequencer": f"{time.time_ns():016X}"}
+    return {
+        "version": "0",
+        "id": "00000000-0000-4000-8000-000000000002",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "123456789012",
+        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": REGION,
+        "resources": [f"arn:aws:s3:::{BUCKET}"],
+        "detail": {"version": "0", "bucket": {"name": BUCKET}, "object": stored, "reason": "PutObject"},
+    }
+
+
+def _signed(method, host, path, now):
+    """The headers of a request signed with Signature Version 4, its payload left out.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+    """
+    stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
+    headers = {"host": host, "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": stamp}
+    names = ";".join(headers)
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    request = f"{method}\n{path}\n\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+    scope = f"{day}/{REGION}/s3/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = f"AWS4{SECRET}".encode()
+    for part in (day, REGION, "s3", "aws4_request", text):
+        key = hmac.digest(key, part.encode(), "sha256")
+    authorization = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
+    return headers | {"Authorization": authorization}

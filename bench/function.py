@@ -1,0 +1,153 @@
+"""The function's own process under a small Runtime API host, as Lambda runs it, and what it cost."""
+
+import json
+import os
+import queue
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from process import Failure, Service
+
+TIMEOUT_S = 900
+REQUEST_ID = "00000000-0000-4000-8000-000000000001"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, _request, _address):
+        """The function's end resets its connections; what else breaks off is told by the answer that is missing."""
+
+
+class RuntimeApi:
+    """The half of the Runtime API that gives one invocation and takes its answer.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+    """
+
+    def __init__(self):
+        self.asked = threading.Event()
+        self.asked_at = None
+        self.events, self.answers = queue.Queue(), queue.Queue()
+        self.server = _Server(("127.0.0.1", 0), self._handler())
+        self.address = f"127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_failure):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def invoke(self, event, service):
+        """Sends `event`; returns the seconds until the answer. An error the function answers with is a `Failure`."""
+        started = time.perf_counter()
+        self.events.put(json.dumps(event).encode())
+        while True:
+            try:
+                kind, body, answered = self.answers.get(timeout=1)
+            except queue.Empty:
+                if service.process.poll() is not None:
+                    raise Failure(f"the function's process ended: {service.last_words()}") from None
+                if time.perf_counter() - started > TIMEOUT_S:
+                    raise Failure(f"the function did not answer within {TIMEOUT_S} s") from None
+                continue
+            if kind != "response":
+                raise Failure(f"the function answered {kind}: {body.decode(errors='replace')[:1000]}")
+            return answered - started
+
+    def _handler(api):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self):
+                if not api.asked.is_set():
+                    api.asked_at = time.perf_counter()
+                    api.asked.set()
+                event = api.events.get()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(event)))
+                self.send_header("Lambda-Runtime-Aws-Request-Id", REQUEST_ID)
+                self.send_header("Lambda-Runtime-Deadline-Ms", str(int((time.time() + TIMEOUT_S) * 1000)))
+                arn = "arn:aws:lambda:us-east-1:123456789012:function:import"
+                self.send_header("Lambda-Runtime-Invoked-Function-Arn", arn)
+                self.send_header("Lambda-Runtime-Trace-Id", "Root=1-00000000-000000000000000000000000;Sampled=0")
+                self.end_headers()
+                self.wfile.write(event)
+
+            def do_POST(self):
+                body = self._body()
+                answered = time.perf_counter()
+                kind = re.sub(r"^/2018-06-01/runtime/(invocation/[^/]+/)?", "", self.path)
+                api.answers.put((kind, body, answered))
+                self.send_response(202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def _body(self):
+                if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = b""
+                while length := int(self.rfile.readline().split(b";")[0], 16):
+                    body += self.rfile.read(length)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
+            def log_message(self, *_args):
+                pass
+
+        return Handler
+
+
+def measure(binary, environment, event, folder):
+    """One invocation in a new process: seconds until its first `next`, then wall, CPU and the peak of its memory."""
+    with RuntimeApi() as api, Service() as service:
+        environment = environment | {"AWS_LAMBDA_RUNTIME_API": api.address}
+        started = time.perf_counter()
+        service.start([binary], folder / "function.log", environment)
+        if not service.wait_for(api.asked.is_set) and not api.asked.is_set():
+            raise Failure(f"the function did not start: {service.last_words()}")
+        cold_start_s = api.asked_at - started
+        wall_s = api.invoke(event, service)
+        proc = Path(f"/proc/{service.process.pid}")
+        # The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields after it.
+        fields = (proc / "stat").read_text().rpartition(")")[2].split()
+        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        [peak_kib] = re.findall(r"^VmHWM:\s+(\d+) kB$", (proc / "status").read_text(), re.MULTILINE)
+        sample = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_mib": int(peak_kib) / 1024}
+        return sample | {"cold_start_ms": cold_start_s * 1000}
+
+
+def environment(template, endpoint, registry):
+    """What Lambda and `template.yaml` set, with every parameter at its default; both endpoints on this machine."""
+    text = template.read_text()
+    parameters = text.partition("\nParameters:")[2].partition("\nMappings:")[0]
+    defaults = dict(re.findall(r"^  (\w+):\n(?:    .*\n)*?    Default: (.*)$", parameters, re.MULTILINE))
+    defaults |= {"AWS::StackName": "gantry", "State": "state", "Arn": "arn:aws:sqs:us-east-1:123456789012:failed-messages", "ImportQueue": f"{endpoint}/123456789012/import-queue"}
+    defaults |= dict(re.findall(r"^      (MaxReceives): (\d+)", text, re.MULTILINE))
+    variables = {}
+    for name, value in re.findall(r"^          (GANTRY_\w+): (.*)$", text, re.MULTILINE):
+        # `!Ref Name`, or the last name inside the brackets of `!Join` and `!FindInMap`.
+        source = re.findall(r"[\w:]+", value)[-1]
+        if source not in defaults:
+            raise Failure(f"bench does not understand template.yaml's {name}: {value}")
+        variables[name] = defaults[source].strip('"')
+    return variables | {
+        "AWS_ACCESS_KEY_ID": "AKIAGANTRYUSER",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": defaults["MemorySize"],
+        "AWS_LAMBDA_FUNCTION_NAME": "import",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
+        "AWS_REGION": "us-east-1",
+        "AWS_SECRET_ACCESS_KEY": "gantry-local-secret",
+        "GANTRY_REGISTRY_ENDPOINT": registry,
+        "PATH": os.defpath,
+    }
