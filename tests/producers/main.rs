@@ -63,7 +63,6 @@ async fn tarballs_of_many_tools_become_what_they_should() {
     let folder = std::path::PathBuf::from(folder);
     let expected: BTreeMap<&str, &Expected> =
         FILES.iter().map(|(name, expected)| (*name, expected)).chain([(ZSTD, &Released(1))]).collect();
-    let pipeline = Pipeline::start(env!("CARGO_BIN_EXE_gantry-under-test")).await;
     let mut checked = 0;
     for entry in std::fs::read_dir(&folder).expect("the folder is readable") {
         let path = entry.expect("the folder is readable").path();
@@ -72,6 +71,8 @@ async fn tarballs_of_many_tools_become_what_they_should() {
             continue;
         }
         let wanted = expected.get(name.as_str()).unwrap_or_else(|| panic!("no row for {name}"));
+        // Each has a registry of its own: several were saved under the same names.
+        let pipeline = Pipeline::start(env!("CARGO_BIN_EXE_gantry-under-test")).await;
         let mut log = pipeline.stack.log();
         let uploaded: Uploaded = pipeline.put(&name, &std::fs::read(&path).expect("readable")).await;
         let receipt = pipeline.decided(&mut log, &uploaded).await;
