@@ -14,19 +14,18 @@ mod tags;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use http_body_util::{BodyExt, Limited};
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
-use uuid::Uuid;
 
 use crate::{
     ecr::error::ApiError,
     iam::Gate,
     images::{Images, Repository, repository_arn},
-    wire::{Answer, Caller, Request, Response, full},
+    wire::{Answer, Caller, Request, json_1_1},
 };
 
 /// A manifest of 4 MiB, escaped as JSON, and the rest of the request.
@@ -89,8 +88,8 @@ impl Ecr {
             Err(error) => Err(ApiError::new("SerializationException", error.to_string())),
         };
         Ok(match answer {
-            Ok(output) => respond(StatusCode::OK, &output),
-            Err(error) => respond(error.status(), &error.body()),
+            Ok(output) => json_1_1(StatusCode::OK, &output),
+            Err(error) => json_1_1(error.status(), &error.body()),
         })
     }
 
@@ -149,17 +148,6 @@ impl Ecr {
     fn change<T>(&self, repository: &str, change: impl FnOnce(&mut Repository) -> T) -> Result<T, ApiError> {
         self.images.update(repository, |repository| Ok(change(repository)))
     }
-}
-
-fn respond(status: StatusCode, body: &Value) -> Response {
-    let mut response = Response::new(full(body.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
-    if let Ok(id) = HeaderValue::try_from(Uuid::new_v4().to_string()) {
-        headers.insert("x-amzn-requestid", id);
-    }
-    response
 }
 
 /// A time as JSON 1.1 has it: seconds since 1970, with milliseconds.

@@ -1,5 +1,6 @@
-//! The default event bus: rules with event patterns, and delivery to queues.
+//! The default event bus: `PutEvents`, rules with event patterns, and delivery to queues.
 
+mod api;
 mod pattern;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
+pub use api::Events;
 pub use pattern::{Pattern, PatternError};
 
 use crate::{

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ecr::Ecr,
-    events::{Bus, RuleError},
+    events::{Bus, Events, RuleError},
     faults::FaultPlan,
     host::{FunctionCommand, Host, InvokeError, LogLine},
     iam::{Gate, Role},
@@ -171,8 +171,9 @@ impl Stack {
         let core = Core {
             s3,
             ecr: Ecr::new(Arc::clone(&images), Arc::clone(&gate), events.clone(), &endpoint),
-            registry: Registry::new(Arc::clone(&images), Arc::clone(&gate), events),
+            registry: Registry::new(Arc::clone(&images), Arc::clone(&gate), events.clone()),
             sqs: Sqs::new(Arc::clone(&queues), Arc::clone(&gate)),
+            events: Events::new(Arc::clone(&gate), events),
             gate: Arc::clone(&gate),
             faults: options.faults.clone(),
             shaper: Shaper::new(options.shape),

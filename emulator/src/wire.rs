@@ -1,9 +1,12 @@
 //! What travels between the port and the services.
 
 use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use serde_json::Value;
 use std::convert::Infallible;
 use std::io;
+use uuid::Uuid;
 
 /// A request's or an answer's body, streamed; an error ends the connection.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -39,6 +42,18 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// A body without bytes.
 pub fn empty() -> Body {
     Empty::new().map_err(never).boxed_unsync()
+}
+
+/// An answer of the JSON protocol, version 1.1.
+pub(crate) fn json_1_1(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(full(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+    if let Ok(id) = HeaderValue::try_from(Uuid::new_v4().to_string()) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response
 }
 
 fn never(infallible: Infallible) -> io::Error {

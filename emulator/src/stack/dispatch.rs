@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::trouble;
 use crate::{
     ecr::Ecr,
+    events::Events,
     faults::{FaultPlan, Operation},
     host::LogLine,
     iam::Gate,
@@ -29,6 +30,7 @@ pub(super) struct Core {
     pub(super) ecr: Ecr,
     pub(super) registry: Registry,
     pub(super) sqs: Sqs,
+    pub(super) events: Events,
     pub(super) gate: std::sync::Arc<Gate>,
     pub(super) faults: FaultPlan,
     pub(super) shaper: Shaper,
@@ -44,6 +46,7 @@ enum Service {
     Registry,
     Ecr,
     Sqs,
+    Events,
     Own,
     Unknown,
 }
@@ -55,6 +58,7 @@ impl Service {
             Some(("registry", _)) => Self::Registry,
             Some(("ecr", _)) => Self::Ecr,
             Some(("sqs", _)) => Self::Sqs,
+            Some(("events", _)) => Self::Events,
             Some(("emulator", _)) => Self::Own,
             _ => Self::Unknown,
         }
@@ -111,7 +115,8 @@ impl Core {
             (Service::Own, _) => Ok(self.own(&request)),
             (Service::Ecr, Some(caller)) => self.ecr.handle(caller, request).await,
             (Service::Sqs, Some(caller)) => self.sqs.handle(caller, request).await,
-            (Service::Ecr, None) => Ok(stranger("1.1", StatusCode::BAD_REQUEST, &request)),
+            (Service::Events, Some(caller)) => self.events.handle(caller, request).await,
+            (Service::Ecr | Service::Events, None) => Ok(stranger("1.1", StatusCode::BAD_REQUEST, &request)),
             (Service::Sqs, None) => Ok(stranger("1.0", StatusCode::FORBIDDEN, &request)),
             (Service::Unknown, _) => {
                 tracing::warn!("{} is not implemented", operation.name);

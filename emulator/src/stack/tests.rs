@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -7,7 +8,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::faults::{Action, Fault};
+use crate::{
+    faults::{Action, Fault},
+    sqs::Ask,
+};
 
 fn options(folder: &tempfile::TempDir) -> StackOptions {
     StackOptions {
@@ -66,7 +70,7 @@ async fn strangers_and_unknown_services_are_answered_as_aws_does() {
         (ecr, "", "400", "MissingAuthenticationTokenException"),
         (ecr, signed, "400", "UnrecognizedClientException"),
         ("AmazonSQS.ListQueues", signed, "403", "UnrecognizedClientException"),
-        ("AWSEvents.PutEvents", signed, "400", "UnknownOperationException"),
+        ("AWSEvents.PutEvents", signed, "400", "UnrecognizedClientException"),
         ("DynamoDB_20120810.GetItem", "", "400", "UnknownOperationException"),
     ];
     for (target, header, status, kind) in cases {
@@ -157,4 +161,55 @@ async fn refusals_name_what_is_wrong() {
     let error = Stack::start(wrong).await.unwrap_err();
     assert!(matches!(error, StackError::Port { .. }));
     Stack::start(options(&folder)).await.unwrap().stop().await;
+}
+
+/// A stack of its own small template.
+async fn small(folder: &tempfile::TempDir, template: &str) -> Stack {
+    let options = StackOptions { template: template.to_owned(), ..options(folder) };
+    Stack::start(options).await.unwrap()
+}
+
+/// What the user gets from a JSON API: the answer's body.
+async fn user(stack: &Stack, target: &str, input: &Value) -> Value {
+    let key = stack.gate().key_of(&Caller::User).unwrap();
+    let body = input.to_string();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-amz-target: {target}\r\n\
+         authorization: AWS4-HMAC-SHA256 Credential={}/x\r\ncontent-length: {}\r\n\r\n{body}",
+        key.id,
+        body.len(),
+    );
+    let answer = exchange(stack, &request).await;
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_put_on_the_bus_goes_through_the_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = small(
+        &folder,
+        "
+Resources:
+  Jobs: { Type: AWS::SQS::Queue }
+  Policy:
+    Type: AWS::SQS::QueuePolicy
+    Properties:
+      Queues: [!Ref Jobs]
+      PolicyDocument: { Statement: [{ Effect: Allow, Principal: { Service: events.amazonaws.com }, Action: sqs:SendMessage, Resource: '*' }] }
+  Rule:
+    Type: AWS::Events::Rule
+    Properties:
+      EventPattern: { source: [gantry], detail: { state: [released] } }
+      Targets: [{ Id: jobs, Arn: !GetAtt Jobs.Arn }]
+",
+    )
+    .await;
+    let entry =
+        |state: &str| json!({ "Source": "gantry", "DetailType": "d", "Detail": json!({ "state": state }).to_string() });
+    let input = json!({ "Entries": [entry("held"), entry("released")] });
+    let output = user(&stack, "AWSEvents.PutEvents", &input).await;
+    let received = stack.queues().receive("jobs", Ask { most: 10, visibility: None, wait: None }).await.unwrap();
+    let event: Value = serde_json::from_str(&received[0].message.body).unwrap();
+    assert_eq!((received.len(), &event["id"]), (1, &output["Entries"][1]["EventId"]));
+    stack.stop().await;
 }
