@@ -32,6 +32,7 @@ use crate::{
     registry::Registry,
     s3::{BucketSettings, S3, S3Error},
     shape::{Shape, Shaper},
+    sns::{Sns, Topics, TopicsError},
     sqs::{Queues, Sqs, Waits},
     template::{Template, TemplateError},
     wire::Caller,
@@ -107,6 +108,9 @@ pub enum StackError {
         /// The logical id.
         function: String,
     },
+    /// The topics cannot be opened.
+    #[error("the topics cannot be opened")]
+    Topics(#[from] TopicsError),
     /// The buckets cannot be opened.
     #[error("the buckets cannot be opened")]
     Buckets(#[from] S3Error),
@@ -124,6 +128,7 @@ pub struct Stack {
     template: Template,
     gate: Arc<Gate>,
     queues: Arc<Queues>,
+    topics: Arc<Topics>,
     images: Arc<Images>,
     faults: FaultPlan,
     log: broadcast::Sender<LogLine>,
@@ -162,6 +167,7 @@ impl Stack {
         let images = Arc::new(Images::open(data.join("registry"), options.shape.put_images_per_second)?);
 
         let (log, _) = broadcast::channel(LOG_LINES);
+        let topics = Arc::new(Topics::open(data.join("sns"), &template.topics, log.clone())?);
         let home = data.join("home");
         std::fs::create_dir_all(&home).map_err(unusable)?;
         let functions = commands(options.functions, &template, &gate)?;
@@ -174,6 +180,7 @@ impl Stack {
             registry: Registry::new(Arc::clone(&images), Arc::clone(&gate), events.clone()),
             sqs: Sqs::new(Arc::clone(&queues), Arc::clone(&gate)),
             events: Events::new(Arc::clone(&gate), events),
+            sns: Sns::new(Arc::clone(&topics), Arc::clone(&gate)),
             gate: Arc::clone(&gate),
             faults: options.faults.clone(),
             shaper: Shaper::new(options.shape),
@@ -191,6 +198,7 @@ impl Stack {
             template,
             gate,
             queues,
+            topics,
             images,
             faults: options.faults,
             log,
@@ -237,6 +245,16 @@ impl Stack {
         &self.queues
     }
 
+    /// The topics, and what was published to them.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// The ARN of the topic with this logical id.
+    pub fn topic_arn(&self, logical_id: &str) -> Option<&str> {
+        self.template.topics.get(logical_id).map(|topic| topic.arn.as_str())
+    }
+
     /// The repositories and images.
     pub fn images(&self) -> &Images {
         &self.images
@@ -247,7 +265,8 @@ impl Stack {
         &self.faults
     }
 
-    /// What the functions print from now on, with Lambda's own records.
+    /// What the functions print from now on, with Lambda's own records, and a record of each message
+    /// that is published to a topic.
     pub fn log(&self) -> broadcast::Receiver<LogLine> {
         self.log.subscribe()
     }

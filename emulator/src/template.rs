@@ -8,6 +8,7 @@ mod functions;
 mod parameters;
 mod resolve;
 mod resources;
+mod topics;
 mod yaml;
 
 use std::{
@@ -30,6 +31,8 @@ pub struct Template {
     pub buckets: BTreeMap<String, Bucket>,
     /// SQS queues, by logical id.
     pub queues: BTreeMap<String, Queue>,
+    /// SNS topics, by logical id.
+    pub topics: BTreeMap<String, Topic>,
     /// EventBridge rules, by logical id.
     pub rules: BTreeMap<String, Rule>,
     /// Lambda functions, by logical id.
@@ -73,6 +76,40 @@ pub struct Redrive {
     pub dead_letter_arn: String,
     /// How often a message may be received before it moves there.
     pub max_receives: u32,
+}
+
+/// An SNS topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Who listens.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// A topic's subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// How messages would be sent: `email`, `https`, `sqs`, …
+    pub protocol: String,
+    /// Where they would be sent.
+    pub endpoint: String,
+    /// Which messages it gets, as JSON; all without one.
+    pub filter: Option<Value>,
+    /// What the filter looks at.
+    pub filter_scope: FilterScope,
+}
+
+/// What a subscription's filter policy looks at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FilterScope {
+    /// The message attributes.
+    #[default]
+    Attributes,
+    /// The message itself, which must be JSON.
+    Body,
 }
 
 /// An EventBridge rule on the default bus.
@@ -207,10 +244,12 @@ impl Template {
         let mut template = Self {
             buckets: BTreeMap::new(),
             queues: BTreeMap::new(),
+            topics: BTreeMap::new(),
             rules: BTreeMap::new(),
             functions: BTreeMap::new(),
         };
         let mut policies: HashMap<String, Vec<Statement>> = HashMap::new();
+        let mut subscriptions = Vec::new();
         for logical_id in resources.keys() {
             let Some(resource) = resources::Resource::resolve(logical_id, &resolver)? else {
                 continue;
@@ -228,6 +267,10 @@ impl Template {
                         policies.entry(url).or_default().extend(statements);
                     }
                 }
+                "AWS::SNS::Topic" => {
+                    template.topics.insert(id, resource.topic()?);
+                }
+                "AWS::SNS::Subscription" => subscriptions.push(resource.subscription()?),
                 "AWS::Events::Rule" => {
                     template.rules.insert(id, resource.rule()?);
                 }
@@ -240,6 +283,12 @@ impl Template {
         }
         for queue in template.queues.values_mut() {
             queue.policy = policies.remove(&queue.url).unwrap_or_default();
+        }
+        for (arn, subscription) in subscriptions {
+            // A topic of another stack is nobody's here.
+            if let Some(topic) = template.topics.values_mut().find(|topic| topic.arn == arn) {
+                topic.subscriptions.push(subscription);
+            }
         }
         Ok(template)
     }

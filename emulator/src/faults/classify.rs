@@ -1,12 +1,12 @@
 //! What a request asks for, from its line and headers alone.
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, header};
 use std::fmt;
 
 /// What a request asks for.
 ///
 /// - `s3:` and the S3 API's name: `GetObject`, `HeadObject`, `PutObject`, `PutObjectTagging`, …
-/// - `ecr:`, `sqs:`, `events:` and the JSON API's name.
+/// - `ecr:`, `sqs:`, `events:` and the JSON API's name; `sns:` and the query API's.
 /// - `registry:` `Base`, `HeadBlob`, `GetBlob`, `StartUpload`, `PatchUpload`, `PutUpload`,
 ///   `GetUpload`, `HeadManifest`, `GetManifest`, `PutManifest`, `ListTags`, `ListReferrers`,
 ///   `Download` (where a blob's GET is redirected to).
@@ -16,7 +16,7 @@ pub struct Operation {
     /// Service and operation.
     pub name: String,
     /// `bucket/key` for S3, the path after `/v2/` with its query for the registry, empty for the
-    /// JSON APIs, whose resource is in the body.
+    /// JSON APIs, whose resource is in the body; of `sns:` the topic's ARN.
     pub resource: String,
 }
 
@@ -41,6 +41,9 @@ impl Operation {
             return Self { name: format!("{service}:{operation}"), resource: String::new() };
         }
         let path = uri.path();
+        if *method == Method::POST && path == "/" && is_form(headers) {
+            return Self { name: format!("{}:", signed_for(headers).unwrap_or("query")), resource: String::new() };
+        }
         if path.starts_with("/_emulator/") {
             return Self { name: "emulator:Own".to_owned(), resource: path.to_owned() };
         }
@@ -60,6 +63,34 @@ impl Operation {
             resource: decode(path.trim_start_matches('/')),
         }
     }
+
+    /// Whether the operation is named in the request's body.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.name.ends_with(':')
+    }
+
+    /// Takes the operation and its topic from a form.
+    pub(crate) fn read_form(&mut self, body: &[u8]) {
+        for (field, value) in form_urlencoded::parse(body) {
+            match &*field {
+                "Action" if self.is_unnamed() => self.name.push_str(&value),
+                "TopicArn" | "TargetArn" => self.resource = value.into_owned(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether the request is of the query protocol: who asks for what is in its body.
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
+}
+
+/// The service in a `SigV4` header: `… Credential=AKIA…/20260101/us-east-1/sns/aws4_request, …`.
+fn signed_for(headers: &HeaderMap) -> Option<&str> {
+    let (_, scope) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once("Credential=")?;
+    scope.split('/').nth(3)
 }
 
 fn registry(method: &Method, path: &str) -> &'static str {
@@ -199,5 +230,19 @@ mod tests {
             let operation = Operation::of(&method.parse().unwrap(), &uri.parse().unwrap(), &headers);
             assert_eq!((operation.name.as_str(), operation.resource.as_str()), (name, resource), "{method} {uri}");
         }
+    }
+
+    #[test]
+    fn a_forms_operation_is_in_its_body() {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8"));
+        let of = |headers: &HeaderMap| Operation::of(&Method::POST, &Uri::from_static("/"), headers);
+        assert_eq!(of(&headers).name, "query:");
+        let scope = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/sns/aws4_request, SignedHeaders=host";
+        headers.insert("authorization", HeaderValue::from_static(scope));
+        let mut operation = of(&headers);
+        assert!(operation.is_unnamed());
+        operation.read_form(b"Action=Publish&TopicArn=arn%3Aaws%3Asns&Message=m");
+        assert_eq!(operation.to_string(), "sns:Publish arn:aws:sns");
     }
 }

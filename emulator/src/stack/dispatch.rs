@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::io;
@@ -19,8 +19,9 @@ use crate::{
     registry::Registry,
     s3::S3,
     shape::{ConnectionShape, Direction, Shaper},
+    sns::Sns,
     sqs::Sqs,
-    wire::{Answer, Caller, Request, Response, full},
+    wire::{Answer, Caller, Dropped, MAX_FORM_BYTES, Request, Response, full},
 };
 
 /// The services behind the port.
@@ -31,6 +32,7 @@ pub(super) struct Core {
     pub(super) registry: Registry,
     pub(super) sqs: Sqs,
     pub(super) events: Events,
+    pub(super) sns: Sns,
     pub(super) gate: std::sync::Arc<Gate>,
     pub(super) faults: FaultPlan,
     pub(super) shaper: Shaper,
@@ -47,6 +49,7 @@ enum Service {
     Ecr,
     Sqs,
     Events,
+    Sns,
     Own,
     Unknown,
 }
@@ -59,6 +62,7 @@ impl Service {
             Some(("ecr", _)) => Self::Ecr,
             Some(("sqs", _)) => Self::Sqs,
             Some(("events", _)) => Self::Events,
+            Some(("sns", _)) => Self::Sns,
             Some(("emulator", _)) => Self::Own,
             _ => Self::Unknown,
         }
@@ -68,10 +72,19 @@ impl Service {
 impl Core {
     /// Answers one request of a connection.
     pub(super) async fn answer(&self, request: http::Request<Incoming>, connection: &ConnectionShape) -> Answer {
-        let operation = Operation::of(request.method(), request.uri(), request.headers());
-        let service = Service::of(&operation);
+        let mut operation = Operation::of(request.method(), request.uri(), request.headers());
         let caller = self.caller(request.uri(), request.headers());
         let mut request: Request = request.map(|body| body.map_err(io::Error::other).boxed_unsync());
+        if operation.is_unnamed() {
+            let (parts, body) = request.into_parts();
+            let Ok(form) = Limited::new(body, MAX_FORM_BYTES).collect().await else {
+                return Err(Dropped);
+            };
+            let form = form.to_bytes();
+            operation.read_form(&form);
+            request = Request::from_parts(parts, full(form));
+        }
+        let service = Service::of(&operation);
         let (id, action) = self.faults.meet(&operation, caller.as_ref());
         tracing::debug!(caller = ?caller, "{operation}");
 
@@ -112,6 +125,7 @@ impl Core {
         match (service, caller) {
             (Service::S3, _) => self.s3.handle(request).await,
             (Service::Registry, _) => self.registry.handle(request).await,
+            (Service::Sns, caller) => self.sns.handle(caller, request).await,
             (Service::Own, _) => Ok(self.own(&request)),
             (Service::Ecr, Some(caller)) => self.ecr.handle(caller, request).await,
             (Service::Sqs, Some(caller)) => self.sqs.handle(caller, request).await,

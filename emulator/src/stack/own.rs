@@ -24,11 +24,14 @@ pub(super) fn description(endpoint: &str, template: &Template) -> Value {
         template.buckets.iter().map(|(logical_id, bucket)| (logical_id.clone(), json!(bucket.name))).collect();
     let queues: Map<String, Value> =
         template.queues.iter().map(|(logical_id, queue)| (logical_id.clone(), json!(queue.url))).collect();
+    let topics: Map<String, Value> =
+        template.topics.iter().map(|(logical_id, topic)| (logical_id.clone(), json!(topic.arn))).collect();
     let functions: Vec<&String> = template.functions.keys().collect();
     let mut description = json!(Published::new(endpoint));
     description["functions"] = json!(functions);
     description["buckets"] = buckets.into();
     description["queues"] = queues.into();
+    description["topics"] = topics.into();
     description
 }
 

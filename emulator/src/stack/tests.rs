@@ -9,6 +9,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    account,
     faults::{Action, Fault},
     sqs::Ask,
 };
@@ -211,5 +212,31 @@ Resources:
     let received = stack.queues().receive("jobs", Ask { most: 10, visibility: None, wait: None }).await.unwrap();
     let event: Value = serde_json::from_str(&received[0].message.body).unwrap();
     assert_eq!((received.len(), &event["id"]), (1, &output["Entries"][1]["EventId"]));
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_published_is_kept_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = small(&folder, "Resources: { Told: { Type: AWS::SNS::Topic } }").await;
+    let mut log = stack.log();
+    let topic = stack.topic_arn("Told").unwrap();
+    let publish = |arn: &str| {
+        let body = format!("Action=Publish&Version=2010-03-31&TopicArn={arn}&Subject=s&Message=m");
+        format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+             authorization: AWS4-HMAC-SHA256 Credential={}/20260101/us-east-1/sns/aws4_request\r\n\
+             content-length: {}\r\n\r\n{body}",
+            account::USER_ACCESS_KEY_ID,
+            body.len(),
+        )
+    };
+    assert!(exchange(&stack, &publish(topic)).await.starts_with("HTTP/1.1 200"));
+    let refused = exchange(&stack, &publish("arn:aws:sns:us-east-1:123456789012:other")).await;
+    assert!(refused.starts_with("HTTP/1.1 404") && refused.contains("<Code>NotFound</Code>"), "{refused}");
+    assert_eq!(stack.topics().messages(topic).unwrap()[0].subject.as_deref(), Some("s"));
+    assert_eq!(log.recv().await.unwrap().function, "Told");
+    let operation = &stack.faults().requests()[0].operation;
+    assert_eq!(operation.to_string(), format!("sns:Publish {topic}"));
     stack.stop().await;
 }

@@ -319,6 +319,7 @@ mod tests {
             "Uploads": { "Type": "AWS::S3::Bucket" },
             "ImportQueue": { "Type": "AWS::SQS::Queue" },
             "Rule": { "Type": "AWS::Events::Rule" },
+            "Told": { "Type": "AWS::SNS::Topic" },
             "Import": { "Type": "AWS::Serverless::Function" },
             "Named": { "Type": "AWS::S3::Bucket", "Properties": { "BucketName": { "Fn::Sub": "${Prefix}-x" } } },
             "Self": { "Type": "AWS::S3::Bucket", "Properties": { "BucketName": { "Ref": "Self" } } },
@@ -343,6 +344,9 @@ mod tests {
             (json!({ "Ref": "Named" }), json!("team-x")),
             (json!({ "Ref": "ImportQueue" }), json!("http://127.0.0.1:1/123456789012/import-queue")),
             (json!({ "Fn::GetAtt": ["ImportQueue", "Arn"] }), json!("arn:aws:sqs:us-east-1:123456789012:import-queue")),
+            (json!({ "Ref": "Told" }), json!("arn:aws:sns:us-east-1:123456789012:gantry-Told")),
+            (json!({ "Fn::GetAtt": ["Told", "TopicArn"] }), json!("arn:aws:sns:us-east-1:123456789012:gantry-Told")),
+            (json!({ "Fn::GetAtt": ["Told", "TopicName"] }), json!("gantry-Told")),
             (json!({ "Fn::GetAtt": "Uploads.Arn" }), json!("arn:aws:s3:::uploads")),
             (json!({ "Fn::GetAtt": ["Rule", "Arn"] }), json!("arn:aws:events:us-east-1:123456789012:rule/gantry-Rule")),
             (
@@ -378,6 +382,7 @@ mod tests {
         let cases = [
             (json!({ "Ref": "Nobody" }), r#""Nobody" is no parameter and no resource"#),
             (json!({ "Fn::GetAtt": ["Uploads", "Colour"] }), r#"the attribute "Colour" of "Uploads" is not known"#),
+            (json!({ "Fn::GetAtt": ["Told", "Arn"] }), r#"the attribute "Arn" of "Told" is not known"#),
             (json!({ "Fn::If": ["Maybe", 1, 2] }), r#"the condition "Maybe" is not declared"#),
             (json!({ "Fn::ImportValue": ["x"] }), "the function Fn::ImportValue is not supported"),
             (json!({ "Fn::Sub": "${open" }), r#"the arguments of Fn::Sub are wrong: "${open""#),

@@ -16,6 +16,7 @@ impl Resolver<'_> {
         let (kind, name) = self.kind_and_name(logical_id)?;
         Ok(Value::String(match kind {
             "AWS::SQS::Queue" => self.queue_url(&name),
+            "AWS::SNS::Topic" => account::arn("sns", &name),
             _ => name,
         }))
     }
@@ -26,8 +27,9 @@ impl Resolver<'_> {
         let value = match (kind, attribute) {
             ("AWS::S3::Bucket", "Arn") => format!("arn:{}:s3:::{name}", account::PARTITION),
             ("AWS::SQS::Queue", "Arn") => account::arn("sqs", &name),
-            ("AWS::SQS::Queue", "QueueName") => name,
+            ("AWS::SQS::Queue", "QueueName") | ("AWS::SNS::Topic", "TopicName") => name,
             ("AWS::SQS::Queue", "QueueUrl") => self.queue_url(&name),
+            ("AWS::SNS::Topic", "TopicArn") => account::arn("sns", &name),
             ("AWS::Events::Rule", "Arn") => account::arn("events", &format!("rule/{name}")),
             ("AWS::Serverless::Function", "Arn") => account::arn("lambda", &format!("function:{name}")),
             _ => {
@@ -47,6 +49,7 @@ impl Resolver<'_> {
         let property = match kind {
             "AWS::S3::Bucket" => "BucketName",
             "AWS::SQS::Queue" => "QueueName",
+            "AWS::SNS::Topic" => "TopicName",
             "AWS::Serverless::Function" => "FunctionName",
             _ => "Name",
         };
@@ -95,6 +98,8 @@ impl Resource {
             "AWS::S3::Bucket"
                 | "AWS::SQS::Queue"
                 | "AWS::SQS::QueuePolicy"
+                | "AWS::SNS::Topic"
+                | "AWS::SNS::Subscription"
                 | "AWS::Events::Rule"
                 | "AWS::Serverless::Function"
         ) {
@@ -104,7 +109,8 @@ impl Resource {
             Some(properties) => resolver.resolve(properties).map_err(failed)?,
             None => None,
         };
-        let arn = resolver.attribute(logical_id, "Arn").ok().as_ref().and_then(text);
+        let attribute = if kind == "AWS::SNS::Topic" { "TopicArn" } else { "Arn" };
+        let arn = resolver.attribute(logical_id, attribute).ok().as_ref().and_then(text);
         Ok(Some(Self {
             logical_id: logical_id.to_owned(),
             kind: kind.to_owned(),

@@ -106,3 +106,39 @@ Resources:
     let want = BTreeMap::from([("A", "1"), ("B", "3")]);
     assert!(function.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(want));
 }
+
+#[test]
+fn topics_have_their_own_and_their_resources_subscriptions() {
+    let text = r#"
+Conditions: { Never: !Equals [a, b] }
+Resources:
+  Told:
+    Type: AWS::SNS::Topic
+    Properties: { Subscription: [{ Protocol: email, Endpoint: a@example.com }] }
+  Held:
+    Type: AWS::SNS::Subscription
+    Properties: { TopicArn: !Ref Told, Protocol: email, Endpoint: b@example.com, FilterPolicy: { state: [held] } }
+  Body:
+    Type: AWS::SNS::Subscription
+    Properties: { TopicArn: !Ref Told, Protocol: sqs, Endpoint: q, FilterPolicy: '{"a":[1]}', FilterPolicyScope: MessageBody }
+  Gone: { Type: AWS::SNS::Subscription, Condition: Never, Properties: { TopicArn: !Ref Told, Protocol: email } }
+"#;
+    let template = Template::read(text, &BTreeMap::new(), ENDPOINT).unwrap();
+    let topic = &template.topics["Told"];
+    assert_eq!(
+        (topic.name.as_str(), topic.arn.as_str()),
+        ("gantry-Told", "arn:aws:sns:us-east-1:123456789012:gantry-Told")
+    );
+    let mut got: Vec<_> = topic
+        .subscriptions
+        .iter()
+        .map(|one| (one.endpoint.as_str(), one.filter.as_ref().map(Value::to_string), one.filter_scope))
+        .collect();
+    got.sort_unstable_by_key(|(endpoint, ..)| *endpoint);
+    let want = [
+        ("a@example.com", None, FilterScope::Attributes),
+        ("b@example.com", Some(r#"{"state":["held"]}"#.to_owned()), FilterScope::Attributes),
+        ("q", Some(r#"{"a":[1]}"#.to_owned()), FilterScope::Body),
+    ];
+    assert_eq!(got, want);
+}
