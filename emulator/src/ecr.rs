@@ -5,11 +5,13 @@
 
 mod account;
 mod error;
+mod image_id;
 mod images;
 mod layers;
 mod lifecycle;
 mod policies;
 mod repositories;
+mod scans;
 mod tags;
 
 use std::sync::Arc;
@@ -110,6 +112,10 @@ impl Ecr {
             "BatchCheckLayerAvailability" => self.batch_check_layer_availability(call),
             "GetDownloadUrlForLayer" => self.download_url_for_layer(call),
             "PutImage" => self.put_image(call),
+            "DescribeImageScanFindings" => self.describe_image_scan_findings(call),
+            "StartImageScan" => self.start_image_scan(call),
+            "GetRegistryScanningConfiguration" => self.registry_scanning_configuration(call),
+            "PutRegistryScanningConfiguration" => self.put_registry_scanning_configuration(call),
             "PutLifecyclePolicy" => self.put_lifecycle_policy(call),
             "GetLifecyclePolicy" => self.lifecycle_policy(call),
             "SetRepositoryPolicy" => self.set_repository_policy(call),
@@ -182,6 +188,32 @@ mod tests_support {
         let (events, _) = tokio::sync::mpsc::unbounded_channel();
         let gate = Arc::new(Gate::new(Vec::new()));
         Ecr::new(images, gate, events, "http://127.0.0.1:1")
+    }
+
+    /// Puts an image of one layer with the text `layer` into the repository `ab`; its manifest.
+    pub(super) fn put_image(ecr: &Ecr, layer: &str, tag: Option<&str>) -> String {
+        let manifest = manifest(ecr, layer);
+        let mut input = json!({"repositoryName": "ab", "imageManifest": manifest});
+        if let Some(tag) = tag {
+            input["imageTag"] = json!(tag);
+        }
+        ecr.put_image(&call(input)).unwrap();
+        manifest
+    }
+
+    /// The manifest of an image of one layer, whose blobs are in the repository `ab`.
+    pub(super) fn manifest(ecr: &Ecr, layer: &str) -> String {
+        let descriptor = |media_type: &str, text: &str| {
+            let digest = crate::images::tests::blob(&ecr.images, "ab", text).to_string();
+            json!({"mediaType": media_type, "digest": digest, "size": text.len()})
+        };
+        json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor("application/vnd.oci.image.config.v1+json", "config"),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+        })
+        .to_string()
     }
 
     pub(super) fn call(input: Value) -> Call {

@@ -4,9 +4,13 @@
 //! own record. Each repository is one JSON file, held in memory and rewritten on every change.
 
 mod digest;
+mod findings;
 mod manifest;
 mod put;
 mod repository;
+mod scan_events;
+mod scan_settings;
+mod scans;
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +24,13 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 pub use digest::{Digest, DigestError};
+pub use findings::{Finding, FindingStatus, FindingsError, ScanEntry, ScanKind};
 pub(crate) use manifest::{Kind, MAX_MANIFEST_BYTES, Manifest, Refusal};
-pub(crate) use put::{NewImage, PutError, image_action};
+pub(crate) use put::{NewImage, Put, PutError, image_action};
 pub use repository::{Encryption, Image, Mutability, Repository, Settings};
 pub(crate) use repository::{is_name, is_tag, repository_arn};
+pub(crate) use scan_events::{counts, enhanced_finding};
+pub use scan_settings::{ScanFilter, ScanRule, ScanType, Scanning};
 
 use crate::{account, disk};
 
@@ -54,6 +61,8 @@ pub enum ImagesError {
 struct Account {
     /// Only what was set; ECR's defaults are elsewhere.
     settings: BTreeMap<String, String>,
+    #[serde(default)]
+    scanning: Scanning,
 }
 
 /// Repositories, images and blobs, in one folder.
@@ -62,6 +71,8 @@ pub struct Images {
     folder: PathBuf,
     state: Mutex<State>,
     put_rate: Option<PutRate>,
+    /// What scans find.
+    findings: PathBuf,
 }
 
 #[derive(Debug, Default)]
@@ -101,11 +112,18 @@ impl Images {
             state.account = read_json(&account)?;
         }
         Ok(Self {
+            findings: folder.join("findings.json"),
             folder,
             state: Mutex::new(state),
             put_rate: put_images_per_second
                 .map(|per_second| PutRate { per_second, window: Mutex::new((Instant::now(), 0)) }),
         })
+    }
+
+    /// The same store, with what scans find in the file `findings`.
+    #[must_use]
+    pub fn with_findings(self, findings: PathBuf) -> Self {
+        Self { findings, ..self }
     }
 
     /// The names of all repositories, in order.
@@ -260,11 +278,9 @@ impl Images {
     ///
     /// [`ImagesError::Io`].
     pub fn set_account_setting(&self, name: &str, value: &str) -> Result<(), ImagesError> {
-        let mut state = self.lock();
-        let mut account = state.account.clone();
-        account.settings.insert(name.to_owned(), value.to_owned());
-        disk::write_json(&self.folder.join("account.json"), &account)?;
-        state.account = account;
+        self.change_account(|account| {
+            account.settings.insert(name.to_owned(), value.to_owned());
+        })?;
         Ok(())
     }
 

@@ -17,7 +17,10 @@ use std::{
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc},
+    sync::{
+        broadcast,
+        mpsc::{self, UnboundedSender},
+    },
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -28,7 +31,7 @@ use crate::{
     faults::FaultPlan,
     host::{FunctionCommand, Host, InvokeError, LogLine},
     iam::{Gate, Role},
-    images::{Images, ImagesError},
+    images::{FindingStatus, FindingsError, Images, ImagesError},
     registry::Registry,
     s3::{BucketSettings, S3, S3Error},
     shape::{Shape, Shaper},
@@ -130,6 +133,8 @@ pub struct Stack {
     queues: Arc<Queues>,
     topics: Arc<Topics>,
     images: Arc<Images>,
+    /// What happens, on its way to the bus.
+    happening: UnboundedSender<Value>,
     faults: FaultPlan,
     log: broadcast::Sender<LogLine>,
     host: Host,
@@ -164,7 +169,8 @@ impl Stack {
         let bus = Bus::new(&template, Arc::clone(&queues))?;
         let (events, incoming) = mpsc::unbounded_channel();
         let s3 = S3::open(data.join("s3"), buckets(&template), Arc::clone(&gate), events.clone()).await?;
-        let images = Arc::new(Images::open(data.join("registry"), options.shape.put_images_per_second)?);
+        let images = Images::open(data.join("registry"), options.shape.put_images_per_second)?;
+        let images = Arc::new(images.with_findings(data.join("findings.json")));
 
         let (log, _) = broadcast::channel(LOG_LINES);
         let topics = Arc::new(Topics::open(data.join("sns"), &template.topics, log.clone())?);
@@ -179,8 +185,10 @@ impl Stack {
             ecr: Ecr::new(Arc::clone(&images), Arc::clone(&gate), events.clone(), &endpoint),
             registry: Registry::new(Arc::clone(&images), Arc::clone(&gate), events.clone()),
             sqs: Sqs::new(Arc::clone(&queues), Arc::clone(&gate)),
-            events: Events::new(Arc::clone(&gate), events),
+            events: Events::new(Arc::clone(&gate), events.clone()),
             sns: Sns::new(Arc::clone(&topics), Arc::clone(&gate)),
+            images: Arc::clone(&images),
+            happening: events.clone(),
             gate: Arc::clone(&gate),
             faults: options.faults.clone(),
             shaper: Shaper::new(options.shape),
@@ -200,6 +208,7 @@ impl Stack {
             queues,
             topics,
             images,
+            happening: events,
             faults: options.faults,
             log,
             host,
@@ -258,6 +267,45 @@ impl Stack {
     /// The repositories and images.
     pub fn images(&self) -> &Images {
         &self.images
+    }
+
+    /// Scans an image again, or the images of an index, and puts the events on the bus; how many.
+    ///
+    /// # Errors
+    ///
+    /// [`FindingsError`].
+    pub fn rescan(&self, repository: &str, reference: &str) -> Result<usize, FindingsError> {
+        Ok(self.happen(self.images.rescan(repository, reference)?))
+    }
+
+    /// Puts an `Inspector2 Finding` event on the bus for each finding in an image, or in the images
+    /// of an index; how many.
+    ///
+    /// # Errors
+    ///
+    /// [`FindingsError`].
+    pub fn tell_findings(
+        &self,
+        repository: &str,
+        reference: &str,
+        status: FindingStatus,
+    ) -> Result<usize, FindingsError> {
+        Ok(self.happen(self.images.finding_events(repository, reference, status)?))
+    }
+
+    /// Puts an event, an envelope and all, on the bus as if a service had; for what no service here
+    /// does by itself.
+    pub fn put_event(&self, event: Value) {
+        self.happen(vec![event]);
+    }
+
+    fn happen(&self, events: Vec<Value>) -> usize {
+        let count = events.len();
+        for event in events {
+            // The bus listens until the stack is stopped.
+            drop(self.happening.send(event));
+        }
+        count
     }
 
     /// The faults, and the log of all requests.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     iam::Denied,
-    images::{ImagesError, PutError, no_repository},
+    images::{FindingsError, ImagesError, PutError, no_repository},
 };
 
 /// An exception: its name and its text.
@@ -60,6 +60,19 @@ impl From<ImagesError> for ApiError {
             ImagesError::Io(_) | ImagesError::Damaged { .. } => {
                 tracing::error!(?error, "the image store failed");
                 Self::new("ServerException", "Internal error")
+            }
+        }
+    }
+}
+
+impl From<FindingsError> for ApiError {
+    fn from(error: FindingsError) -> Self {
+        match error {
+            FindingsError::Images(error) => error.into(),
+            // The person who edits the file finds out here.
+            other => {
+                let source = std::error::Error::source(&other).map(|source| format!(": {source}"));
+                Self::new("ServerException", format!("{other}{}", source.unwrap_or_default()))
             }
         }
     }

@@ -2,27 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     account,
-    ecr::{Call, Ecr, Output, epoch, error::ApiError, page},
+    ecr::{
+        Call, Ecr, Output, epoch,
+        error::ApiError,
+        image_id::{ImageId, check_count, find, id_name, missing_image, not_found},
+        page,
+    },
     images::{Digest, Image, NewImage, Repository, image_action, is_tag},
 };
-
-/// ECR API reference, `BatchGetImage` and its like.
-const MAX_IDS: usize = 100;
-
-/// A tag, a digest, or both.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ImageId {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    image_digest: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    image_tag: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -194,9 +186,10 @@ impl Ecr {
             tag,
             digest: expected,
         })?;
-        let event = image_action("PUSH", &name, &put.digest, tag, &put.image);
-        // Nobody listens while the stack is being stopped.
-        drop(self.events.send(event));
+        for event in self.images.events_of(&name, &put, tag) {
+            // Nobody listens while the stack is being stopped.
+            drop(self.events.send(event));
+        }
         let id = ImageId { image_digest: Some(put.digest.to_string()), image_tag: wanted.image_tag.clone() };
         let image = described(&name, &id, bytes, &put.image.media_type);
         Ok(json!({"image": image}))
@@ -258,55 +251,6 @@ fn status(filter: Option<&Filter>) -> Result<Status, ApiError> {
             Err(ApiError::invalid("filter.tagStatus", "Member must satisfy enum value set: [ANY, TAGGED, UNTAGGED]"))
         }
     }
-}
-
-fn check_count(ids: &[ImageId]) -> Result<(), ApiError> {
-    if (1..=MAX_IDS).contains(&ids.len()) {
-        return Ok(());
-    }
-    Err(ApiError::invalid("imageIds", "Member must have length between 1 and 100"))
-}
-
-/// A name to sort and page by.
-fn id_name(id: &ImageId) -> String {
-    format!("{}@{}", id.image_digest.as_deref().unwrap_or_default(), id.image_tag.as_deref().unwrap_or_default())
-}
-
-/// The image that an id means; with a tag and a digest, they must agree.
-fn find(repository: &Repository, id: &ImageId) -> Option<Digest> {
-    let by_digest = match &id.image_digest {
-        Some(digest) => Some(repository.resolve(digest)?),
-        None => None,
-    };
-    let by_tag = match &id.image_tag {
-        Some(tag) => Some(*repository.tags.get(tag)?),
-        None => None,
-    };
-    match (by_digest, by_tag) {
-        (Some(digest), Some(tagged)) => (digest == tagged).then_some(digest),
-        (digest, tagged) => digest.or(tagged),
-    }
-}
-
-fn not_found(repository: &Repository, id: &ImageId) -> ApiError {
-    ApiError::new(
-        "ImageNotFoundException",
-        format!(
-            "The image with imageId {{imageDigest:'{}', imageTag:'{}'}} does not exist within the repository with name '{}' in the registry with id '{}'",
-            id.image_digest.as_deref().unwrap_or("null"),
-            id.image_tag.as_deref().unwrap_or("null"),
-            repository.name,
-            account::ID
-        ),
-    )
-}
-
-fn missing_image(id: &ImageId) -> Value {
-    json!({
-        "imageId": id,
-        "failureCode": "ImageNotFound",
-        "failureReason": "Requested image not found",
-    })
 }
 
 fn described(repository: &str, id: &ImageId, manifest: &[u8], media_type: &str) -> Value {
@@ -377,6 +321,10 @@ fn delete(repository: &mut Repository, id: &ImageId) -> Result<Deleted, Value> {
         repository.tags.remove(tag);
     }
     let image = if gone.len() == tags.len() { repository.images.remove(&digest) } else { None };
+    if image.is_some() {
+        repository.past_tags.remove(&digest);
+        repository.scans.remove(&digest);
+    }
     let with = |image_tag| ImageId { image_digest: Some(digest.to_string()), image_tag };
     let ids = if gone.is_empty() { vec![with(None)] } else { gone.into_iter().map(|tag| with(Some(tag))).collect() };
     Ok((ids, image.map(|image| (digest, image))))
@@ -385,27 +333,10 @@ fn delete(repository: &mut Repository, id: &ImageId) -> Result<Deleted, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ecr::tests_support::{call, ecr},
-        images::tests::blob,
-    };
+    use crate::ecr::tests_support::{call, ecr, manifest as image};
 
     const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
     const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-    fn image(ecr: &Ecr, layer: &str) -> String {
-        let descriptor = |media_type: &str, text: &str| {
-            let digest = blob(&ecr.images, "ab", text).to_string();
-            json!({"mediaType": media_type, "digest": digest, "size": text.len()})
-        };
-        json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_IMAGE,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", "config"),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
-        })
-        .to_string()
-    }
 
     fn index(child: &str) -> String {
         json!({

@@ -120,6 +120,7 @@ fn add(repository: &mut Repository, new: NewImage<'_>, manifest: &Manifest, dige
     repository.images.insert(digest, image.clone());
     if let Some(tag) = new.tag {
         changed |= repository.tags.insert(tag.to_owned(), digest) != Some(digest);
+        repository.past_tags.entry(digest).or_default().insert(tag.to_owned());
     }
     Ok(Put { digest, image, changed })
 }

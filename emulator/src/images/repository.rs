@@ -97,6 +97,12 @@ pub struct Repository {
     pub images: BTreeMap<Digest, Image>,
     /// Which image each tag names.
     pub tags: BTreeMap<String, Digest>,
+    /// Every tag that an image has had.
+    #[serde(default)]
+    pub past_tags: BTreeMap<Digest, BTreeSet<String>>,
+    /// When each image was last scanned.
+    #[serde(default)]
+    pub scans: BTreeMap<Digest, Timestamp>,
 }
 
 impl Repository {
@@ -112,6 +118,8 @@ impl Repository {
             blobs: BTreeSet::new(),
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
+            past_tags: BTreeMap::new(),
+            scans: BTreeMap::new(),
         }
     }
 

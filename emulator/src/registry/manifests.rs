@@ -77,8 +77,7 @@ impl Registry {
             .images
             .put(NewImage { repository, bytes: &bytes, media_type: call.header(header::CONTENT_TYPE), tag, digest })
             .map_err(|error| of_put(&error))?;
-        if put.changed {
-            let event = images::image_action("PUSH", repository, &put.digest, tag, &put.image);
+        for event in self.images.events_of(repository, &put, tag) {
             // Nobody listens while the stack is being stopped.
             drop(self.events.send(event));
         }

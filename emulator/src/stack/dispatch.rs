@@ -5,8 +5,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::io;
-use tokio::{sync::broadcast, time::sleep};
+use std::{io, sync::Arc};
+use tokio::{
+    sync::{broadcast, mpsc::UnboundedSender},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::trouble;
@@ -16,6 +19,7 @@ use crate::{
     faults::{FaultPlan, Operation},
     host::LogLine,
     iam::Gate,
+    images::Images,
     registry::Registry,
     s3::S3,
     shape::{ConnectionShape, Direction, Shaper},
@@ -33,7 +37,9 @@ pub(super) struct Core {
     pub(super) sqs: Sqs,
     pub(super) events: Events,
     pub(super) sns: Sns,
-    pub(super) gate: std::sync::Arc<Gate>,
+    pub(super) images: Arc<Images>,
+    pub(super) happening: UnboundedSender<Value>,
+    pub(super) gate: Arc<Gate>,
     pub(super) faults: FaultPlan,
     pub(super) shaper: Shaper,
     pub(super) log: broadcast::Sender<LogLine>,

@@ -46,7 +46,29 @@ impl Core {
                 let lines = follow(self.log.subscribe(), self.closing.clone());
                 respond(StatusCode::OK, "application/x-ndjson", lines)
             }
+            (&Method::POST, "/_emulator/rescan") => self.rescan(request.uri().query().unwrap_or_default()),
             (_, path) => respond(StatusCode::NOT_FOUND, "text/plain", full(format!("there is no {path}\n"))),
+        }
+    }
+}
+
+impl Core {
+    /// `POST /_emulator/rescan?repository=R&image=TAG-OR-DIGEST`: for whoever has edited the findings.
+    fn rescan(&self, query: &str) -> Response {
+        let field = |name: &str| {
+            let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+            found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+        };
+        match self.images.rescan(&field("repository"), &field("image")) {
+            Ok(events) => {
+                let count = events.len();
+                for event in events {
+                    // Nobody listens while the stack is being stopped.
+                    drop(self.happening.send(event));
+                }
+                respond(StatusCode::OK, "application/json", full(json!({ "events": count }).to_string()))
+            }
+            Err(error) => respond(StatusCode::BAD_REQUEST, "text/plain", full(format!("{error}\n"))),
         }
     }
 }

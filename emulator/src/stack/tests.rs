@@ -240,3 +240,58 @@ async fn what_is_published_is_kept_and_told() {
     assert_eq!(operation.to_string(), format!("sns:Publish {topic}"));
     stack.stop().await;
 }
+
+#[tokio::test]
+async fn scans_are_told_through_the_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = small(
+        &folder,
+        "
+Resources:
+  Scans: { Type: AWS::SQS::Queue }
+  Policy:
+    Type: AWS::SQS::QueuePolicy
+    Properties:
+      Queues: [!Ref Scans]
+      PolicyDocument: { Statement: [{ Effect: Allow, Principal: { Service: events.amazonaws.com }, Action: sqs:SendMessage, Resource: '*' }] }
+  Rule:
+    Type: AWS::Events::Rule
+    Properties:
+      EventPattern: { source: [aws.ecr, aws.inspector2], detail-type: [ECR Image Scan, Inspector2 Finding] }
+      Targets: [{ Id: scans, Arn: !GetAtt Scans.Arn }]
+",
+    )
+    .await;
+    let settings = json!({ "repositoryName": "team/app", "imageScanningConfiguration": { "scanOnPush": true } });
+    let ecr = |operation: &str| format!("AmazonEC2ContainerRegistry_V20150921.{operation}");
+    user(&stack, &ecr("CreateRepository"), &settings).await;
+    let [config, layer] = ["config", "layer"].map(|text| crate::images::tests::blob(stack.images(), "team/app", text));
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 6 },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": 5 }],
+    });
+    let findings = r#"[{"repository": "team/*", "findings": [{"name": "CVE-1", "severity": "HIGH"}, {"name": "CVE-2", "severity": "LOW"}]}]"#;
+    std::fs::write(folder.path().join("data/findings.json"), findings).unwrap();
+    let put = json!({ "repositoryName": "team/app", "imageManifest": manifest.to_string(), "imageTag": "1" });
+    user(&stack, &ecr("PutImage"), &put).await;
+    assert_eq!(stack.rescan("team/app", "1").unwrap(), 1);
+    assert_eq!(stack.tell_findings("team/app", "1", FindingStatus::Active).unwrap(), 2);
+    let rescan = "POST /_emulator/rescan?repository=team%2Fapp&image=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    assert!(exchange(&stack, rescan).await.ends_with(r#"{"events":1}"#));
+    let mut kinds = Vec::new();
+    while kinds.len() < 5 {
+        let received = stack.queues().receive("scans", Ask { most: 10, visibility: None, wait: None }).await.unwrap();
+        for one in received {
+            let event: Value = serde_json::from_str(&one.message.body).unwrap();
+            kinds.push(event["detail-type"].as_str().unwrap().to_owned());
+        }
+    }
+    let want = ["ECR Image Scan", "ECR Image Scan", "Inspector2 Finding", "Inspector2 Finding", "ECR Image Scan"];
+    assert_eq!(kinds, want);
+    let describe = json!({ "repositoryName": "team/app", "imageId": { "imageTag": "1" } });
+    let told = user(&stack, &ecr("DescribeImageScanFindings"), &describe).await;
+    assert_eq!(told["imageScanFindings"]["findingSeverityCounts"], json!({ "HIGH": 1, "LOW": 1 }));
+    stack.stop().await;
+}
