@@ -8,7 +8,9 @@
 mod batch;
 mod environment;
 mod log;
+mod polling;
 mod runtime_api;
+mod scheduling;
 
 use std::{
     collections::BTreeMap,
@@ -19,16 +21,12 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use log::LogLine;
 
-use crate::{
-    iam::AccessKey,
-    sqs::{Ask, Queues},
-    template::{Function, QueueSource},
-};
+use crate::{iam::AccessKey, sqs::Queues, template::Function};
 use environment::{Ended, Environment};
 use log::Logger;
 
@@ -105,7 +103,7 @@ struct Hosted {
     warm: Mutex<Vec<Environment>>,
 }
 
-/// Runs functions and polls their queues.
+/// Runs functions, polls their queues and keeps their schedules.
 #[derive(Debug)]
 pub struct Host {
     functions: BTreeMap<String, Arc<Hosted>>,
@@ -146,13 +144,22 @@ impl Host {
     pub fn poll(&self, queues: &Arc<Queues>) {
         for hosted in self.functions.values() {
             if let Some(source) = hosted.function.source.clone() {
-                self.tasks.spawn(poll(
+                self.tasks.spawn(polling::poll(
                     Arc::clone(hosted),
                     source,
                     Arc::clone(queues),
                     Arc::clone(&self.settings),
                     self.tasks.clone(),
                 ));
+            }
+        }
+    }
+
+    /// Begins to run every function that has a schedule, the first time when its time is over once.
+    pub fn run_schedules(&self) {
+        for hosted in self.functions.values() {
+            for schedule in hosted.function.schedules.clone() {
+                self.tasks.spawn(scheduling::run(Arc::clone(hosted), schedule, Arc::clone(&self.settings)));
             }
         }
     }
@@ -234,48 +241,6 @@ impl Hosted {
                 })
             }
         }
-    }
-}
-
-/// Takes batches from the queue for as long as the host runs.
-async fn poll(
-    hosted: Arc<Hosted>,
-    source: QueueSource,
-    queues: Arc<Queues>,
-    settings: Arc<Settings>,
-    tasks: TaskTracker,
-) {
-    let Ok(queue) = queues.name(&source.queue_arn) else {
-        tracing::error!(sqs.queue = source.queue_arn, "the function's queue does not exist");
-        return;
-    };
-    // Without a limit of its own a function shares the ten of a new account.
-    let slots = Arc::new(Semaphore::new(source.maximum_concurrency.unwrap_or(10)));
-    let ask = Ask { most: source.batch_size, visibility: None, wait: None };
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
-            let received = queues.receive(&queue, ask).await.ok()?;
-            Some((slot, received))
-        };
-        let (slot, received) = tokio::select! {
-            next = next => match next {
-                Some(next) => next,
-                None => return,
-            },
-            () = settings.stopping.cancelled() => return,
-        };
-        let (hosted, queues, settings) = (Arc::clone(&hosted), Arc::clone(&queues), Arc::clone(&settings));
-        let (source, queue) = (source.clone(), queue.clone());
-        tasks.spawn(async move {
-            let event = batch::event(&source.queue_arn, &received);
-            let answer = hosted.invoke(&settings, &event).await;
-            if let Err(error) = &answer {
-                tracing::warn!(function = hosted.logical_id, "{error}");
-            }
-            batch::settle(&queues, &queue, &source, &received, answer.ok().as_ref());
-            drop(slot);
-        });
     }
 }
 

@@ -124,6 +124,11 @@ impl Queues {
         if self.lock().queues.contains_key(name) { Ok(name.to_owned()) } else { Err(SqsError::NoQueue) }
     }
 
+    /// How time passes.
+    pub fn waits(&self) -> Waits {
+        self.waits
+    }
+
     /// The settings of every queue, by name.
     pub fn settings(&self) -> Vec<template::Queue> {
         let inner = self.lock();

@@ -201,6 +201,9 @@ impl Stack {
         let draining = closing.clone();
         let bus = tokio::spawn(async move { bus.run(incoming, draining).await });
         host.poll(&queues);
+        if options.waits == Waits::Real {
+            host.run_schedules();
+        }
         Ok(Self {
             endpoint,
             template,
@@ -326,6 +329,19 @@ impl Stack {
     /// [`InvokeError`].
     pub async fn invoke(&self, logical_id: &str, payload: &Value) -> Result<Value, InvokeError> {
         self.host.invoke(logical_id, payload).await
+    }
+
+    /// Invokes a function as its first schedule would, now, and waits for its answer.
+    ///
+    /// With [`Waits::Skipped`] no schedule runs by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`InvokeError`]; a function without a schedule is none to this.
+    pub async fn run_scheduled(&self, logical_id: &str) -> Result<Value, InvokeError> {
+        let schedule = self.template.functions.get(logical_id).and_then(|function| function.schedules.first());
+        let schedule = schedule.ok_or_else(|| InvokeError::NoFunction { function: logical_id.to_owned() })?;
+        self.host.invoke(logical_id, &schedule.event()).await
     }
 
     /// Ends the functions, closes the port, delivers the events that are under way, and frees the

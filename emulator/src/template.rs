@@ -8,6 +8,7 @@ mod functions;
 mod parameters;
 mod resolve;
 mod resources;
+mod schedules;
 mod topics;
 mod yaml;
 
@@ -20,6 +21,7 @@ use serde_json::{Map, Value};
 
 pub use parameters::ParameterError;
 pub use resolve::ResolveError;
+pub use schedules::{Schedule, Scheduler};
 
 use crate::iam::{PolicyError, Statement};
 use resolve::Resolver;
@@ -149,6 +151,8 @@ pub struct Function {
     pub environment: BTreeMap<String, String>,
     /// The queue that feeds it.
     pub source: Option<QueueSource>,
+    /// When it runs by itself.
+    pub schedules: Vec<Schedule>,
     /// What its role may do.
     pub statements: Vec<Statement>,
 }
@@ -160,6 +164,8 @@ pub struct QueueSource {
     pub queue_arn: String,
     /// The most messages of one invocation.
     pub batch_size: usize,
+    /// How long messages are gathered before an invocation with fewer.
+    pub batching_window: Duration,
     /// The most invocations at a time.
     pub maximum_concurrency: Option<usize>,
     /// Whether the answer's `batchItemFailures` are honoured; without it Lambda ignores them.
@@ -250,6 +256,7 @@ impl Template {
         };
         let mut policies: HashMap<String, Vec<Statement>> = HashMap::new();
         let mut subscriptions = Vec::new();
+        let mut schedules = Vec::new();
         for logical_id in resources.keys() {
             let Some(resource) = resources::Resource::resolve(logical_id, &resolver)? else {
                 continue;
@@ -271,6 +278,7 @@ impl Template {
                     template.topics.insert(id, resource.topic()?);
                 }
                 "AWS::SNS::Subscription" => subscriptions.push(resource.subscription()?),
+                "AWS::Events::Rule" if resource.is_scheduled() => schedules.extend(resource.scheduled()?),
                 "AWS::Events::Rule" => {
                     template.rules.insert(id, resource.rule()?);
                 }
@@ -283,6 +291,14 @@ impl Template {
         }
         for queue in template.queues.values_mut() {
             queue.policy = policies.remove(&queue.url).unwrap_or_default();
+        }
+        for (logical_id, function_arn, schedule) in schedules {
+            let function = template.functions.values_mut().find(|function| function.arn == function_arn);
+            let function = function.ok_or_else(|| TemplateError::Unsupported {
+                logical_id,
+                what: format!("the schedule's target {function_arn}"),
+            })?;
+            function.schedules.push(schedule);
         }
         for (arn, subscription) in subscriptions {
             // A topic of another stack is nobody's here.

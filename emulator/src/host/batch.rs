@@ -120,6 +120,7 @@ mod tests {
         QueueSource {
             queue_arn: account::arn("sqs", "jobs"),
             batch_size: 10,
+            batching_window: Duration::ZERO,
             maximum_concurrency: None,
             reports_failures,
         }

@@ -13,7 +13,7 @@ use crate::{
     account,
     iam::{Gate, Role},
     sqs::{Extras, Waits},
-    template,
+    template::{self, QueueSource, Schedule, Scheduler},
     wire::Caller,
 };
 
@@ -124,9 +124,11 @@ fn fixture(timeout: Duration) -> Fixture {
         source: Some(QueueSource {
             queue_arn: account::arn("sqs", "jobs"),
             batch_size: 1,
+            batching_window: Duration::ZERO,
             maximum_concurrency: Some(2),
             reports_failures: true,
         }),
+        schedules: Vec::new(),
         statements: Vec::new(),
     };
     let command = FunctionCommand {
@@ -134,9 +136,21 @@ fn fixture(timeout: Duration) -> Fixture {
         args: ["--exact", "host::tests::the_function", "--nocapture"].map(str::to_owned).to_vec(),
         env: vec![(IS_FUNCTION.to_owned(), "1".to_owned())],
     };
+    // A second function, without a queue and with a schedule, under the same role.
+    let second = Function {
+        name: "gantry-Second".to_owned(),
+        source: None,
+        schedules: vec![Schedule {
+            arn: account::arn("events", "rule/gantry-Second"),
+            every: Duration::from_millis(10),
+            scheduler: Scheduler::Rule,
+            input: None,
+        }],
+        ..function.clone()
+    };
     let (log, lines) = broadcast::channel(1024);
     let host = Host::new(
-        [("Import".to_owned(), function, command, key)],
+        [("Import".to_owned(), function, command.clone(), key.clone()), ("Second".to_owned(), second, command, key)],
         "http://127.0.0.1:1",
         folder.path().join("home"),
         log,
@@ -262,4 +276,35 @@ async fn messages_are_deleted_come_back_and_die() {
     dead.sort();
     let want = ["crash", "fail", "report"].map(|body| (body.to_owned(), 3));
     assert_eq!(dead, want);
+}
+
+#[tokio::test]
+async fn several_functions_run_at_once_each_in_its_own_process() {
+    let fixture = fixture(LONG);
+    let payload = json!({});
+    let invoke = |function: &'static str| fixture.host.invoke(function, &payload);
+    let (first, second) = tokio::join!(invoke("Import"), invoke("Second"));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_ne!(first["pid"], second["pid"]);
+    assert_eq!(first["environment"]["AWS_LAMBDA_FUNCTION_NAME"], "gantry-Import");
+    assert_eq!(second["environment"]["AWS_LAMBDA_FUNCTION_NAME"], "gantry-Second");
+    fixture.host.stop().await;
+}
+
+#[tokio::test]
+async fn a_schedule_runs_its_function_again_and_again() {
+    let mut fixture = fixture(LONG);
+    fixture.host.run_schedules();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let line = fixture.lines.recv().await.unwrap();
+        if let Some(payload) = line.text.strip_prefix("seen ") {
+            assert_eq!(line.function, "Second");
+            seen.push(serde_json::from_str::<Value>(payload).unwrap());
+        }
+    }
+    fixture.host.stop().await;
+    assert_eq!(seen[0]["detail-type"], "Scheduled Event");
+    assert_eq!(seen[0]["resources"][0], account::arn("events", "rule/gantry-Second"));
+    assert_ne!(seen[0]["id"], seen[1]["id"]);
 }

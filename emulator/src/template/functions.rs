@@ -1,10 +1,10 @@
-//! SAM functions: settings, environment, event source and role.
+//! SAM functions: settings, environment, event source, schedules and role.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{Function, QueueSource, TemplateError, resolve::text, resources::Resource};
+use super::{Function, QueueSource, Schedule, Scheduler, TemplateError, resolve::text, resources::Resource};
 use crate::iam::Statement;
 
 /// What SAM adds to the role of a function with an SQS event: `AWSLambdaSQSQueueExecutionRole`.
@@ -22,7 +22,7 @@ impl Resource {
 
         let mut environment = variables(defaults);
         environment.extend(variables(Some(&self.properties)));
-        let source = self.source()?;
+        let (source, schedules) = self.events()?;
         let mut statements = self.role()?;
         if source.is_some() {
             statements.extend(self.statements(&json!({
@@ -38,50 +38,72 @@ impl Resource {
             memory_mib: number("MemorySize", 128)?,
             environment,
             source,
+            schedules,
             statements,
         })
     }
 
-    fn source(&self) -> Result<Option<QueueSource>, TemplateError> {
+    /// What `Events` says: the queue that feeds the function, and its schedules.
+    fn events(&self) -> Result<(Option<QueueSource>, Vec<Schedule>), TemplateError> {
         let Some(events) = self.properties.get("Events") else {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         };
         let events = events.as_object().ok_or_else(|| self.property("Events", "a mapping"))?;
-        let mut source = None;
-        for event in events.values() {
-            let kind = event.get("Type").and_then(Value::as_str).unwrap_or_default();
-            if kind != "SQS" {
-                return Err(self.unsupported(&format!("an event of type {kind:?}")));
+        let (mut source, mut schedules) = (None, Vec::new());
+        for (name, event) in events {
+            let properties = event.get("Properties").cloned().unwrap_or_default();
+            match event.get("Type").and_then(Value::as_str).unwrap_or_default() {
+                "SQS" if source.is_some() => return Err(self.unsupported("a second queue for one function")),
+                "SQS" => source = Some(self.queue_source(&properties)?),
+                "Schedule" => schedules.extend(self.schedule(name, &properties, Scheduler::Rule)?),
+                "ScheduleV2" => schedules.extend(self.schedule(name, &properties, Scheduler::Scheduler)?),
+                kind => return Err(self.unsupported(&format!("an event of type {kind:?}"))),
             }
-            if source.is_some() {
-                return Err(self.unsupported("a second queue for one function"));
-            }
-            let get = |pointer: &str| event.pointer(&format!("/Properties/{pointer}"));
-            if get("FilterCriteria").is_some() {
-                return Err(self.unsupported("a filtered event source"));
-            }
-            let number = |pointer: &str, property: &'static str| {
-                get(pointer)
-                    .map(|value| {
-                        text(value)
-                            .and_then(|text| text.parse::<usize>().ok())
-                            .filter(|number| *number > 0)
-                            .ok_or_else(|| self.property(property, "a number above 0"))
-                    })
-                    .transpose()
-            };
-            let types = get("FunctionResponseTypes").and_then(Value::as_array);
-            source = Some(QueueSource {
-                queue_arn: get("Queue").and_then(text).ok_or_else(|| self.property("Events.Queue", "a queue's ARN"))?,
-                batch_size: number("BatchSize", "Events.BatchSize")?.unwrap_or(10),
-                maximum_concurrency: number(
-                    "ScalingConfig/MaximumConcurrency",
-                    "Events.ScalingConfig.MaximumConcurrency",
-                )?,
-                reports_failures: types.is_some_and(|types| types.iter().any(|kind| kind == "ReportBatchItemFailures")),
-            });
         }
-        Ok(source)
+        Ok((source, schedules))
+    }
+
+    /// An event source mapping, within Lambda's limits (Lambda developer guide, "Configuring scaling
+    /// behavior for SQS event source mappings" and the API reference, `CreateEventSourceMapping`).
+    fn queue_source(&self, properties: &Value) -> Result<QueueSource, TemplateError> {
+        if properties.get("FilterCriteria").is_some() {
+            return Err(self.unsupported("a filtered event source"));
+        }
+        let number = |pointer: &str, property: &'static str, least: usize, most: usize, want: &'static str| {
+            let Some(value) = properties.pointer(pointer) else {
+                return Ok(None);
+            };
+            let number = text(value).and_then(|text| text.parse::<usize>().ok());
+            number
+                .filter(|number| (least..=most).contains(number))
+                .map(Some)
+                .ok_or_else(|| self.property(property, want))
+        };
+        let batch_size = number("/BatchSize", "Events.BatchSize", 1, 10_000, "a number from 1 to 10000")?.unwrap_or(10);
+        let window = "Events.MaximumBatchingWindowInSeconds";
+        let seconds = number("/MaximumBatchingWindowInSeconds", window, 0, 300, "a number from 0 to 300")?;
+        let batching_window = Duration::from_secs(seconds.unwrap_or_default() as u64);
+        if batch_size > 10 && batching_window.is_zero() {
+            return Err(self.property(window, "at least 1, since Events.BatchSize is above 10"));
+        }
+        let maximum_concurrency = number(
+            "/ScalingConfig/MaximumConcurrency",
+            "Events.ScalingConfig.MaximumConcurrency",
+            2,
+            1000,
+            "a number from 2 to 1000",
+        )?;
+        let types = properties.get("FunctionResponseTypes").and_then(Value::as_array);
+        Ok(QueueSource {
+            queue_arn: properties
+                .get("Queue")
+                .and_then(text)
+                .ok_or_else(|| self.property("Events.Queue", "a queue's ARN"))?,
+            batch_size,
+            batching_window,
+            maximum_concurrency,
+            reports_failures: types.is_some_and(|types| types.iter().any(|kind| kind == "ReportBatchItemFailures")),
+        })
     }
 
     /// The statements of `Policies`: policy documents; of managed policies only those for logs.

@@ -181,9 +181,6 @@ impl Resource {
     }
 
     pub(super) fn rule(&self) -> Result<Rule, TemplateError> {
-        if self.properties.get("ScheduleExpression").is_some() {
-            return Err(self.unsupported("a rule with a schedule"));
-        }
         if self.text("/EventBusName").is_some_and(|bus| bus != "default") {
             return Err(self.unsupported("another bus than the default one"));
         }

@@ -38,6 +38,7 @@ fn the_projects_template_is_understood_in_full() {
         Some(QueueSource {
             queue_arn: queue.arn.clone(),
             batch_size: 1,
+            batching_window: Duration::ZERO,
             maximum_concurrency: Some(5),
             reports_failures: true,
         })
@@ -71,8 +72,8 @@ fn refusals_name_the_resource() {
             "the resource B of the template cannot be resolved",
         ),
         (
-            "Resources: { F: { Type: AWS::Serverless::Function, Properties: { Events: { E: { Type: Schedule } } } } }",
-            "the resource F of the template asks for an event of type \"Schedule\", which the embedded AWS does not have",
+            "Resources: { F: { Type: AWS::Serverless::Function, Properties: { Events: { E: { Type: Api } } } } }",
+            "the resource F of the template asks for an event of type \"Api\", which the embedded AWS does not have",
         ),
         (
             "Resources: { R: { Type: AWS::Events::Rule, Properties: { EventPattern: { source: [a] }, Targets: [{ Arn: 'arn:aws:sns:x' }] } } }",
@@ -141,4 +142,34 @@ Resources:
         ("q", Some(r#"{"a":[1]}"#.to_owned()), FilterScope::Body),
     ];
     assert_eq!(got, want);
+}
+
+#[test]
+fn event_source_mappings_are_within_lambdas_limits() {
+    let read = |settings: &str| {
+        let text = format!(
+            "Resources: {{ F: {{ Type: AWS::Serverless::Function, Properties: {{ Events: {{ E: {{ Type: SQS, Properties: {{ Queue: q, {settings} }} }} }} }} }} }}"
+        );
+        let template = Template::read(&text, &BTreeMap::new(), ENDPOINT);
+        template.map(|template| template.functions["F"].source.clone().unwrap()).map_err(|error| error.to_string())
+    };
+    let source = read("BatchSize: 10000, MaximumBatchingWindowInSeconds: 300").unwrap();
+    assert_eq!((source.batch_size, source.batching_window), (10_000, Duration::from_mins(5)));
+    assert_eq!(read("").unwrap().batch_size, 10);
+    let cases = [
+        ("BatchSize: 0", "Events.BatchSize must be a number from 1 to 10000"),
+        ("BatchSize: 10001", "Events.BatchSize must be a number from 1 to 10000"),
+        (
+            "BatchSize: 11",
+            "Events.MaximumBatchingWindowInSeconds must be at least 1, since Events.BatchSize is above 10",
+        ),
+        ("MaximumBatchingWindowInSeconds: 301", "Events.MaximumBatchingWindowInSeconds must be a number from 0 to 300"),
+        (
+            "ScalingConfig: { MaximumConcurrency: 1 }",
+            "Events.ScalingConfig.MaximumConcurrency must be a number from 2 to 1000",
+        ),
+    ];
+    for (settings, want) in cases {
+        assert_eq!(read(settings).unwrap_err(), format!("the resource F of the template: {want}"));
+    }
 }
