@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::session::SessionError;
-use crate::{demo, import, plan, status, up};
+use crate::{demo, import, plan, policy, status, up};
 
 /// An image tarball dropped in a bucket becomes a verified, tagged image in ECR: the whole pipeline on this machine.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ enum Command {
     Plan(PlanArgs),
     /// Say what is not released, or tell the story of one upload
     Status(StatusArgs),
+    /// Check a policy file, or explain what the policy says of an image
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Run as a function's process; the Lambda host of the stack does this
     #[command(hide = true)]
     Function {
@@ -95,6 +98,25 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 }
 
+/// What `policy` is asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say what a policy file means, or where it is wrong
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Say whether an image would be released, and why
+    Explain {
+        /// The image
+        #[arg(value_name = "REPOSITORY:TAG")]
+        image: String,
+        /// Judge by this file instead of the policy in force
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+}
+
 fn parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -108,6 +130,15 @@ pub(crate) enum CommandError {
     /// The stack could not be reached or started.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A policy file that is wrong.
+    #[error("{} is no policy", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: gantry::react::policy::PolicyError,
+    },
     /// The upload itself was refused, held or overtaken; the words are the receipt's.
     #[error("{summary}\n  what to do: {next}")]
     NotReleased {
@@ -149,6 +180,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Up(args) => Box::pin(up::run(stack, args)).await,
             Command::Plan(args) => Box::pin(plan::run(stack, args)).await,
             Command::Status(args) => Box::pin(status::run(stack, args)).await,
+            Command::Policy(command) => Box::pin(policy::run(stack, command)).await,
             Command::Function { name } => Box::pin(function(&name)).await,
         }
     });
@@ -168,11 +200,17 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 
 /// Is the function until its host ends it, or is gone: the host holds the other end of standard input.
 async fn function(name: &str) -> Result<(), CommandError> {
-    if name != "import" {
-        return Err(CommandError::NothingThere(format!("there is no function {name:?}; wanted import")));
-    }
+    let run = async {
+        match name {
+            "import" => ::import::run().await,
+            "on-push" => on_push::run().await,
+            "on-scan" => on_scan::run().await,
+            "reconcile" => reconcile::run().await,
+            _ => Err(format!("there is no function {name:?}; wanted import, on-push, on-scan or reconcile").into()),
+        }
+    };
     tokio::select! {
-        outcome = ::import::run() => outcome.map_err(CommandError::Function),
+        outcome = run => outcome.map_err(CommandError::Function),
         () = host_is_gone() => Ok(()),
     }
 }

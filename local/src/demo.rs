@@ -1,9 +1,12 @@
-//! `gantry demo`: sample images through the whole pipeline, in seven lines. It is `import` of built-in samples, through
-//! the same code, in a temporary folder.
+//! `gantry demo`: sample images through the whole pipeline, from upload to release, in seven lines. It is `import` of
+//! built-in samples, through the same code, in a temporary folder.
+//!
+//! Releases wait for a scan. The embedded registry has no scanner: what a scan would find stands in a file.
 
 use std::path::Path;
 use std::time::Instant;
 
+use gantry::image::Digest;
 use gantry::receipt::{How, Receipt, State};
 use indicatif::HumanBytes;
 
@@ -15,16 +18,28 @@ use crate::story::{say, seconds, work};
 use crate::upload::{self, Named};
 use crate::watch::Log;
 
+/// What scans find in the demo: something critical in the images of one repository, nothing in any other.
+const FINDINGS: &str = r#"[
+  { "repository": "team/old", "findings": [ { "name": "CVE-2026-1234", "severity": "CRITICAL", "package": "openssl",
+      "version": "3.0.1", "fixed_in": "3.0.2", "description": "made up for the demo" } ] },
+  { "repository": "*" }
+]"#;
+
 pub(crate) async fn run(stack: StackArgs) -> Result<(), CommandError> {
     let folder = tempfile::tempdir().map_err(|error| SessionError::request("making a temporary folder", error))?;
     let started = Instant::now();
-    let stack = StackArgs { data: folder.path().join("data"), ..stack };
+    let mut parameters = vec![("ReleaseGate".to_owned(), "scan".to_owned())];
+    parameters.extend(stack.parameters);
+    let stack = StackArgs { data: folder.path().join("data"), parameters };
+    let findings = stack.data.join("findings.json");
+    let written = std::fs::create_dir_all(&stack.data).and_then(|()| std::fs::write(&findings, FINDINGS));
+    written.map_err(|source| CommandError::File { path: findings, source })?;
     let session = Session::open(&stack, Functions::Run).await?;
     let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tell(
         1,
         "start",
-        format!("buckets, queues, ECR and the import function on {}, in {}", session.registry(), seconds(took)),
+        format!("buckets, queues, rules, ECR and four functions on {}, in {}", session.registry(), seconds(took)),
     );
     let outcome = story(&session, folder.path()).await;
     session.close().await;
@@ -38,34 +53,33 @@ fn tell(line: usize, station: &str, text: impl AsRef<str>) {
 async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
     let base = layer("usr/share/base", 1, 3 << 20);
     let one = Image::new("amd64", vec![base.clone(), layer("app/hello", 2, 1 << 20)]);
-    let tarball = docker_archive(&[(&one, &["hello:1.0"])]);
+    let tarball = docker_archive(&[(&one, &["hello:1.0.0"])]);
     tell(
         2,
         "upload",
         format!(
-            "a `docker save` tarball of {} to s3://{}/team/hello/1.0.tar",
+            "a `docker save` tarball of {} to s3://{}/team/hello/1.0.0.tar",
             HumanBytes(tarball.len() as u64),
             session.uploads
         ),
     );
-    let first = import(session, folder, "team/hello:1.0", &tarball).await?;
+    let first = import(session, folder, "team/hello:1.0.0", &tarball).await?;
     released(&first)?;
     let image = first.import.images.first().ok_or_else(nothing)?;
     tell(
         3,
         "import",
-        format!("{}, in {}: team/hello:1.0 is {}", work(image), seconds(first.import.duration_ms), image.digest),
+        format!("{}, in {}: team/hello:1.0.0 is {}", work(image), seconds(first.import.duration_ms), image.digest),
     );
-    let blobs = first.verification.as_ref().map_or(0, |verification| verification.blobs);
-    tell(
-        4,
-        first.state.as_str(),
-        format!("read back and verified: {blobs} blobs there in full, the manifest hashes to its digest"),
-    );
+    let reaction = first.reaction(image).ok_or_else(nothing)?;
+    let blobs = reaction.verification.as_ref().map_or(0, |verification| verification.blobs);
+    let latest = tag(session, "team/hello", "latest").await?;
+    let latest = if latest == Some(image.digest) { "latest points to it" } else { "latest points elsewhere" };
+    tell(4, first.state.as_str(), format!("read back ({blobs} blobs), scanned, within the policy: {latest}"));
 
     let two = Image::new("amd64", vec![base, layer("app/hello", 3, 1 << 20)]);
-    let tarball = docker_archive(&[(&two, &["hello:1.1"])]);
-    let second = import(session, folder, "team/hello:1.1", &tarball).await?;
+    let tarball = docker_archive(&[(&two, &["hello:1.1.0"])]);
+    let second = import(session, folder, "team/hello:1.1.0", &tarball).await?;
     released(&second)?;
     let blobs = || second.import.images.iter().flat_map(|image| &image.blobs);
     let reused: u64 = blobs().filter(|blob| blob.how == How::Reused).map(|blob| blob.size_bytes).sum();
@@ -74,7 +88,7 @@ async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
         5,
         second.state.as_str(),
         format!(
-            "team/hello:1.1 shares its base: {} reused and not even read, {} sent",
+            "team/hello:1.1.0 shares its base: {} reused and not even read, {} sent",
             HumanBytes(reused),
             HumanBytes(sent)
         ),
@@ -92,13 +106,25 @@ async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
         format!("team/multi:2.0, an OCI layout for {}, {same}: {}", image.platforms.join(" and "), image.digest),
     );
 
-    let cut = docker_archive(&[(&one, &["hello:1.2"])]);
-    let fourth = import(session, folder, "team/hello:1.2", cut.get(..cut.len() / 2).unwrap_or_default()).await?;
-    if fourth.state != State::Failed {
-        return Err(CommandError::NothingThere(format!("a tarball cut in half ended {}", fourth.state)));
+    let old = Image::new("amd64", vec![layer("app/old", 5, 1 << 20)]);
+    let fourth = import(session, folder, "team/old:0.9.0", &docker_archive(&[(&old, &["old:0.9.0"])])).await?;
+    if fourth.state != State::Held {
+        return Err(CommandError::NothingThere(format!("an image with a critical finding ended {}", fourth.state)));
     }
-    tell(7, fourth.state.as_str(), format!("{} (as it should; yours: {} import FILE)", fourth.summary, program()));
+    tell(
+        7,
+        fourth.state.as_str(),
+        format!("{} (findings come from a file here; yours: {} import FILE)", fourth.summary, program()),
+    );
     Ok(())
+}
+
+/// Where a tag stands.
+async fn tag(session: &Session, repository: &str, tag: &str) -> Result<Option<Digest>, CommandError> {
+    let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(tag).build();
+    let answer = session.ecr.describe_images().repository_name(repository).image_ids(id).send().await;
+    let answer = answer.map_err(|error| SessionError::request("asking ECR for a tag", error))?;
+    Ok(answer.image_details().first().and_then(|image| image.image_digest()).and_then(|digest| digest.parse().ok()))
 }
 
 fn nothing() -> CommandError {

@@ -31,7 +31,7 @@ impl Bars {
             Step::Blob(blob) if self.drawn => self.draw(&blob),
             Step::Blob(blob) if blob.how != "sending" => line(&finished(&blob)),
             Step::Blob(_) => {}
-            Step::Again(summary) => {
+            Step::Again(summary) | Step::Waiting(summary) => {
                 let text = format!("  {summary}");
                 if self.drawn {
                     self.all.println(text).ok();

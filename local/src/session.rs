@@ -1,7 +1,7 @@
 //! The stack that a command talks to: the one that runs on the data folder, or its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use emulator::account;
@@ -15,6 +15,17 @@ const TEMPLATE: &str = include_str!("../../template.yaml");
 
 /// The bucket that people write to, as the template names it.
 const UPLOADS: &str = "Uploads";
+
+/// The pipeline's own bucket, as the template names it.
+const STATE: &str = "State";
+
+/// The functions: as the template names them, and as this program is told to be them.
+const FUNCTIONS: [(&str, &str); 4] = [
+    ("ImportFunction", "import"),
+    ("OnPushFunction", "on-push"),
+    ("OnScanFunction", "on-scan"),
+    ("ReconcileFunction", "reconcile"),
+];
 
 /// Why there is no stack to talk to.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +69,12 @@ pub(crate) struct Session {
     pub(crate) endpoint: String,
     /// A client of its buckets.
     pub(crate) s3: aws_sdk_s3::Client,
+    /// A client of its ECR.
+    pub(crate) ecr: aws_sdk_ecr::Client,
     /// The bucket that people write to.
     pub(crate) uploads: String,
+    /// The pipeline's own bucket.
+    pub(crate) state: String,
     /// Its own stack, to be stopped at the end.
     own: Option<Stack>,
 }
@@ -79,19 +94,24 @@ impl Session {
         match start(args, 0, functions).await {
             Ok(stack) => {
                 let endpoint = stack.endpoint().to_owned();
-                let uploads = stack.bucket(UPLOADS).unwrap_or(UPLOADS).to_owned();
-                Ok(Self { s3: s3_client(&endpoint), endpoint, uploads, own: Some(stack) })
+                let bucket = |name: &str| stack.bucket(name).map_or_else(|| name.to_ascii_lowercase(), str::to_owned);
+                let (uploads, state) = (bucket(UPLOADS), bucket(STATE));
+                Ok(Self::at(endpoint, uploads, state, Some(stack)))
             }
             Err(SessionError::Start(error)) => match *error {
                 StackError::Running { endpoint } if args.parameters.is_empty() => {
                     // The names of buckets follow from the template, and both have the same one.
-                    Ok(Self { s3: s3_client(&endpoint), endpoint, uploads: UPLOADS.to_ascii_lowercase(), own: None })
+                    Ok(Self::at(endpoint, UPLOADS.to_ascii_lowercase(), STATE.to_ascii_lowercase(), None))
                 }
                 StackError::Running { endpoint } => Err(SessionError::Settings { endpoint }),
                 other => Err(SessionError::Start(Box::new(other))),
             },
             Err(error) => Err(error),
         }
+    }
+
+    fn at(endpoint: String, uploads: String, state: String, own: Option<Stack>) -> Self {
+        Self { s3: s3_client(&endpoint), ecr: ecr_client(&endpoint), endpoint, uploads, state, own }
     }
 
     /// Whether the stack outlives this command.
@@ -113,10 +133,10 @@ impl Session {
 }
 
 /// Starts a stack on the data folder, with this program as its functions.
-pub(crate) async fn start(args: &StackArgs, port: u16, functions: Functions) -> Result<Stack, SessionError> {
+pub(crate) async fn start(args: &StackArgs, port: u16, run: Functions) -> Result<Stack, SessionError> {
     let program = std::env::current_exe().map_err(SessionError::OwnPath)?;
-    let commands = match functions {
-        Functions::Run => BTreeMap::from([("ImportFunction".to_owned(), import_function(program))]),
+    let commands = match run {
+        Functions::Run => functions(&program),
         Functions::Leave => BTreeMap::new(),
     };
     let options = StackOptions {
@@ -130,13 +150,15 @@ pub(crate) async fn start(args: &StackArgs, port: u16, functions: Functions) -> 
     Stack::start(options).await.map_err(|error| SessionError::Start(Box::new(error)))
 }
 
-fn import_function(program: PathBuf) -> FunctionCommand {
-    FunctionCommand {
-        program,
-        args: vec!["function".to_owned(), "import".to_owned()],
+/// How each function is started: as this program.
+pub fn functions(program: &Path) -> BTreeMap<String, FunctionCommand> {
+    let command = |name: &str| FunctionCommand {
+        program: program.to_owned(),
+        args: vec!["function".to_owned(), name.to_owned()],
         // Progress is told at debug level.
         env: vec![("AWS_LAMBDA_LOG_LEVEL".to_owned(), "DEBUG".to_owned())],
-    }
+    };
+    FUNCTIONS.into_iter().map(|(logical_id, name)| (logical_id.to_owned(), command(name))).collect()
 }
 
 /// A client with the laptop's credentials. Plain HTTP: nothing leaves the machine.
@@ -151,6 +173,18 @@ fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
         .region(Region::new(account::REGION))
         .build();
     aws_sdk_s3::Client::from_conf(config)
+}
+
+fn ecr_client(endpoint: &str) -> aws_sdk_ecr::Client {
+    let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
+    let config = aws_sdk_ecr::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .credentials_provider(credentials)
+        .endpoint_url(endpoint)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .region(Region::new(account::REGION))
+        .build();
+    aws_sdk_ecr::Client::from_conf(config)
 }
 
 /// How the user started this program, for the commands that are printed.

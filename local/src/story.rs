@@ -1,6 +1,6 @@
 //! Receipts in words.
 
-use gantry::receipt::{How, ImageReceipt, Receipt};
+use gantry::receipt::{How, ImageReaction, ImageReceipt, Receipt};
 use indicatif::HumanBytes;
 
 /// Prints to standard output.
@@ -46,6 +46,18 @@ pub(crate) fn seconds(milliseconds: u64) -> String {
     format!("{}.{} s", tenths / 10, tenths % 10)
 }
 
+/// What was made of an image once it was in ECR.
+fn tell_reaction(reaction: &ImageReaction) {
+    if let Some(verification) = &reaction.verification {
+        let outcome = if verification.passed { "passed" } else { "failed" };
+        say(format!("    verified  {outcome}, {} blobs, {}", verification.blobs, verification.at));
+    }
+    if let Some(verdict) = &reaction.verdict {
+        let reason = if verdict.reason.is_empty() { String::new() } else { format!(": {}", verdict.reason) };
+        say(format!("    verdict   {} by policy {}{reason}", verdict.outcome.as_str(), verdict.policy));
+    }
+}
+
 /// The whole story of one upload.
 pub(crate) fn tell(receipt: &Receipt) {
     say(format!("{:10} s3://{}/{}", receipt.state.as_str(), receipt.upload.bucket, receipt.upload.key));
@@ -60,6 +72,9 @@ pub(crate) fn tell(receipt: &Receipt) {
             say(format!("    platform  {}", image.platforms.join(", ")));
         }
         say(format!("    work      {}", work(image)));
+        if let Some(reaction) = receipt.reaction(image) {
+            tell_reaction(reaction);
+        }
     }
     for left_out in &receipt.import.left_out {
         say(format!("  left out: {left_out}"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use gantry::import::PROGRESS_TARGET;
-use gantry::receipt::{Receipt, SUFFIX};
+use gantry::receipt::{Receipt, SUFFIX, State};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ pub(crate) enum Step {
     Blob(BlobStep),
     /// A delivery failed, and is tried again; the words are the receipt's.
     Again(String),
+    /// It is in ECR, and its release waits; the words are the receipt's.
+    Waiting(String),
 }
 
 /// The functions' log lines from the moment it was opened.
@@ -83,6 +85,7 @@ impl Log {
         mut view: impl FnMut(Step),
     ) -> Result<Receipt, CommandError> {
         let mut told = None;
+        let mut is_waiting = false;
         loop {
             let line = tokio::time::timeout(LOOK_EVERY, self.lines.recv()).await;
             let look = match line {
@@ -110,6 +113,10 @@ impl Log {
             }
             if receipt.state.is_final() {
                 return Ok(receipt);
+            }
+            if receipt.state == State::Imported && !std::mem::replace(&mut is_waiting, true) {
+                view(Step::Waiting(receipt.summary));
+                continue;
             }
             if receipt.import.reason.is_some() && told != Some(receipt.import.attempt) {
                 told = Some(receipt.import.attempt);

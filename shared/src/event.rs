@@ -1,31 +1,23 @@
 //! What woke us, as domain values.
 //!
-//! EventBridge's `Object Created` carries the key verbatim; S3's own notification records carry it
-//! form-encoded (`+` is a space). The decoder therefore belongs to the event's shape.
+//! Each function understands events of its own: [`object`] for import, [`push`] for on-push, [`scan`] for on-scan.
+//! Whatever else comes is named for the log and acknowledged, since the same bytes would come again.
 
-use serde::Deserialize;
+pub mod object;
+pub mod push;
+pub mod scan;
+
+mod image_name;
+
 use serde_json::Value;
 
-/// One object that was created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectCreated {
-    /// The bucket.
-    pub bucket: String,
-    /// The key, decoded.
-    pub key: String,
-    /// The version, on a versioned bucket.
-    pub version_id: Option<String>,
-    /// The entity tag without quotes.
-    pub etag: Option<String>,
-    /// Orders the versions of one key: hexadecimal, compared after padding on the left.
-    pub sequencer: Option<String>,
-}
+pub use object::ObjectCreated;
 
 /// An event that parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Objects to import; S3's records may name several.
-    Created(Vec<ObjectCreated>),
+pub enum Event<T> {
+    /// One that the function is there for.
+    Known(T),
     /// Something else, named for the log; it is acknowledged, since delivering it again could never help.
     Other(String),
 }
@@ -47,136 +39,45 @@ pub enum EventError {
     NotJson(#[source] serde_json::Error),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct BusObject {
-    key: String,
-    etag: Option<String>,
-    version_id: Option<String>,
-    sequencer: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Bucket {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct BusDetail {
-    bucket: Bucket,
-    object: BusObject,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RecordObject {
-    key: String,
-    e_tag: Option<String>,
-    version_id: Option<String>,
-    sequencer: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RecordEntity {
-    bucket: Bucket,
-    object: RecordObject,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    #[serde(default)]
-    event_name: String,
-    s3: RecordEntity,
-}
-
 /// Reads the body of a queue message.
 ///
 /// # Errors
 ///
-/// [`EventError`]; all of them permanent, since the same bytes would come again.
-pub fn parse_text(body: &str) -> Result<Event, EventError> {
-    parse(serde_json::from_str(body).map_err(EventError::NotJson)?)
+/// [`EventError::NotJson`], permanent.
+pub fn json(body: &str) -> Result<Value, EventError> {
+    serde_json::from_str(body).map_err(EventError::NotJson)
 }
 
-/// Reads an EventBridge event or a set of S3 notification records.
-///
-/// # Errors
-///
-/// [`EventError`]; all of them permanent.
-pub fn parse(event: Value) -> Result<Event, EventError> {
+/// `source` and `detail-type` of an event that came over the bus.
+fn kind_of(event: &Value) -> Option<(&str, &str)> {
     let text = |field: &str| event.get(field).and_then(Value::as_str);
-    if let Some(detail_type) = text("detail-type") {
-        let source = text("source").unwrap_or_default();
-        if (source, detail_type) != ("aws.s3", "Object Created") {
-            return Ok(Event::Other(format!("{detail_type:?} from {source:?}")));
-        }
-        return from_bus(&event);
+    Some((text("source").unwrap_or_default(), text("detail-type")?))
+}
+
+/// The event's `detail` as a `T`.
+fn detail<T: serde::de::DeserializeOwned>(event: &Value, kind: &'static str) -> Result<T, EventError> {
+    let detail = event.get("detail").cloned().unwrap_or(Value::Null);
+    serde_json::from_value(detail).map_err(|source| EventError::Malformed { kind, source })
+}
+
+/// Names an event that the function is not there for.
+fn other<T>(event: &Value) -> Event<T> {
+    if let Some((source, detail_type)) = kind_of(event) {
+        return Event::Other(format!("{detail_type:?} from {source:?}"));
     }
-    if text("Event") == Some("s3:TestEvent") {
-        return Ok(Event::Other("the test message S3 sends when notifications are configured".to_owned()));
+    if event.get("Event").and_then(Value::as_str) == Some("s3:TestEvent") {
+        return Event::Other("the test message S3 sends when notifications are configured".to_owned());
     }
     // SNS alone spells it with a capital.
     let first = event.pointer("/Records/0");
     let first_source = first.and_then(|record| record.get("eventSource").or_else(|| record.get("EventSource")));
-    let first_source = first_source.and_then(Value::as_str);
-    match first_source {
-        Some("aws:s3") => from_records(event),
-        Some(source) => Ok(Event::Other(format!("records from {source:?}"))),
-        None => {
-            let mut fields: Vec<&str> =
-                event.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default();
-            fields.truncate(8);
-            Ok(Event::Other(format!("a document with the fields {fields:?}")))
-        }
+    if let Some(source) = first_source.and_then(Value::as_str) {
+        return Event::Other(format!("records from {source:?}"));
     }
-}
-
-fn from_bus(event: &Value) -> Result<Event, EventError> {
-    let malformed = |source| EventError::Malformed { kind: "Object Created", source };
-    let detail = event.get("detail").cloned().unwrap_or(Value::Null);
-    let detail: BusDetail = serde_json::from_value(detail).map_err(malformed)?;
-    Ok(Event::Created(vec![ObjectCreated {
-        bucket: detail.bucket.name,
-        key: detail.object.key,
-        version_id: version(detail.object.version_id),
-        etag: detail.object.etag.as_deref().map(unquoted),
-        sequencer: detail.object.sequencer,
-    }]))
-}
-
-fn from_records(mut event: Value) -> Result<Event, EventError> {
-    let malformed = |source| EventError::Malformed { kind: "S3 notification records", source };
-    let records = event.get_mut("Records").map(Value::take).unwrap_or_default();
-    let records: Vec<Record> = serde_json::from_value(records).map_err(malformed)?;
-    let names: Vec<String> = records.iter().map(|record| record.event_name.clone()).collect();
-    let created: Vec<ObjectCreated> = records
-        .into_iter()
-        .filter(|record| record.event_name.starts_with("ObjectCreated:"))
-        .map(|Record { s3, .. }| ObjectCreated {
-            bucket: s3.bucket.name,
-            key: form_decoded(&s3.object.key),
-            version_id: version(s3.object.version_id),
-            etag: s3.object.e_tag.as_deref().map(unquoted),
-            sequencer: s3.object.sequencer,
-        })
-        .collect();
-    if created.is_empty() { Ok(Event::Other(format!("S3 records of {names:?}"))) } else { Ok(Event::Created(created)) }
-}
-
-/// `null` is what S3 calls the version of an object put before versioning was switched on.
-fn version(version_id: Option<String>) -> Option<String> {
-    version_id.filter(|version| !version.is_empty() && version != "null")
-}
-
-fn unquoted(etag: &str) -> String {
-    etag.trim_matches('"').to_owned()
-}
-
-/// Undoes `application/x-www-form-urlencoded`: `+` is a space, then percent escapes.
-fn form_decoded(key: &str) -> String {
-    // A key has no `=` or `&` left unescaped, so the whole of it is the name of one pair.
-    form_urlencoded::parse(key.as_bytes()).map(|(name, _)| name.into_owned()).collect()
+    let mut fields: Vec<&str> =
+        event.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default();
+    fields.truncate(8);
+    Event::Other(format!("a document with the fields {fields:?}"))
 }
 
 #[cfg(test)]
@@ -185,37 +86,6 @@ mod tests {
 
     use super::*;
 
-    fn record(name: &str, key: &str) -> Value {
-        json!({"eventSource": "aws:s3", "eventName": name,
-            "s3": {"bucket": {"name": "uploads"}, "object": {"key": key, "eTag": "\"ab\"", "versionId": null}}})
-    }
-
-    #[test]
-    fn keys_are_decoded_as_their_shape_wants() {
-        let bus = json!({"source": "aws.s3", "detail-type": "Object Created",
-            "detail": {"bucket": {"name": "uploads"}, "object": {"key": "a+b%20c é.tar", "version-id": "v1"}}});
-        let Event::Created(created) = parse(bus).unwrap() else { panic!("not understood") };
-        assert_eq!((created[0].key.as_str(), created[0].version_id.as_deref()), ("a+b%20c é.tar", Some("v1")));
-        for (encoded, key) in
-            [("in/red+flower.tar", "in/red flower.tar"), ("a%2Bb.tar", "a+b.tar"), ("%C3%A9%3D%26.tar", "é=&.tar")]
-        {
-            let Event::Created(created) = parse(json!({"Records": [record("ObjectCreated:Put", encoded)]})).unwrap()
-            else {
-                panic!("not understood")
-            };
-            assert_eq!(created[0].key, key, "{encoded}");
-            assert_eq!((created[0].etag.as_deref(), &created[0].version_id), (Some("ab"), &None));
-        }
-    }
-
-    #[test]
-    fn every_created_record_counts_and_no_other() {
-        let records = json!({"Records": [record("ObjectCreated:Put", "a"), record("ObjectRemoved:Delete", "b"),
-            record("ObjectCreated:CompleteMultipartUpload", "c")]});
-        let Event::Created(created) = parse(records).unwrap() else { panic!("not understood") };
-        assert_eq!(created.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
-    }
-
     #[test]
     fn other_shapes_are_named() {
         for (event, name) in [
@@ -223,17 +93,15 @@ mod tests {
             (json!({"Service": "Amazon S3", "Event": "s3:TestEvent"}), "the test message S3 sends"),
             (json!({"Records": [{"EventSource": "aws:sns"}]}), r#"records from "aws:sns""#),
             (json!({"hello": 1}), r#"a document with the fields ["hello"]"#),
-            (json!({"Records": [record("ObjectRemoved:Delete", "b")]}), "ObjectRemoved:Delete"),
+            (json!([1]), "a document with the fields []"),
         ] {
-            let Event::Other(found) = parse(event).unwrap() else { panic!("{name} was taken") };
+            let Event::<()>::Other(found) = other(&event) else { panic!("{name} was taken") };
             assert!(found.contains(name), "{found}");
         }
     }
 
     #[test]
-    fn an_event_that_lies_about_its_shape_is_an_error() {
-        let event = json!({"source": "aws.s3", "detail-type": "Object Created", "detail": {"bucket": {}}});
-        assert_eq!(parse(event).unwrap_err().to_string(), "the event is named Object Created but does not read as one");
-        assert_eq!(parse_text("{").unwrap_err().to_string(), "the message is no JSON");
+    fn a_body_that_is_no_json_is_an_error() {
+        assert_eq!(json("{").unwrap_err().to_string(), "the message is no JSON");
     }
 }

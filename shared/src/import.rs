@@ -1,16 +1,17 @@
 //! S3 → ECR, end to end: the order of it all.
 //!
 //! Look at the object; plan; look up every name; make the repositories; send the blobs; put the manifests by digest;
-//! then, and only then, the tags; read everything back; write the receipt. Each step can be repeated, and a step that
-//! was done is found done.
+//! then, and only then, the tags; write the receipt, and tell. Each step can be repeated, and a step that was done is
+//! found done. What becomes of the images once they are in ECR is the business of [`crate::react`].
 
 mod error;
 mod look_up;
 mod progress;
 mod send;
 mod source;
+mod tell;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,27 +19,31 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::compress::Compressor;
-use crate::config::Config;
+use crate::config::{ImportConfig, RepositorySettings};
 use crate::disposition::{Disposition, chain};
 use crate::ecr::{Registry, RegistryError, Repositories, TokenSource};
 use crate::event::ObjectCreated;
 use crate::image::{Digest, Manifest, Repository};
 use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
+use crate::notify::Notifier;
 use crate::object::{Current, ObjectError, ObjectId, S3Object};
 use crate::plan::{Plan, PlannedImage};
-use crate::react::{Verification, verify};
+use crate::react::Clients;
 use crate::receipt::{
     Attempt, BlobReceipt, ImageReceipt, ImportOutcome, ImportSection, LayersDone, Reason, Receipt, Receipts, UploadId,
 };
-use crate::retry::Disposed as _;
+use crate::retry::{Disposed as _, redelivery};
 use crate::state::image_record::UploadRecord;
-use crate::state::{Documents, ImageRecords, Ledger, StateError};
+use crate::state::{Documents, ImageRecord, ImageRecords, Ledger, StateError};
 
 pub use error::ImportError;
 pub use progress::TARGET as PROGRESS_TARGET;
 
 use look_up::Standing;
+
+/// The metadata entry that names the commit an image was built from: `x-amz-meta-revision` on the wire.
+const REVISION_METADATA: &str = "revision";
 
 /// Imports uploads, one at a time or several at once; made once for each process.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub struct Importer {
     ledger: Ledger,
     records: ImageRecords,
     receipts: Receipts,
+    notifier: Notifier,
+    settings: RepositorySettings,
     prefix: String,
     failed_queue_arn: Option<String>,
     now: fn() -> Timestamp,
@@ -93,7 +100,6 @@ struct Report {
     images: Vec<ImageReceipt>,
     left_out: Vec<String>,
     settings_differ: Vec<String>,
-    verification: Option<Verification>,
 }
 
 /// What it takes to write a receipt in the middle of a delivery.
@@ -108,7 +114,7 @@ impl ProgressReceipt<'_> {
     async fn write(&self, report: &Report) -> Result<(), StateError> {
         let outcome = ImportOutcome::Importing;
         let section = self.importer.section(outcome, self.attempt, self.started_at, report, None);
-        self.importer.receipts.update(self.upload, &section, None).await.map(|_| ())
+        self.importer.receipts.import(self.upload, &section).await.map(|_| ())
     }
 }
 
@@ -130,23 +136,26 @@ impl Importer {
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
     pub fn new(
-        config: &Config,
-        s3: aws_sdk_s3::Client,
-        ecr: aws_sdk_ecr::Client,
+        config: ImportConfig,
+        clients: Clients,
         cores: usize,
         now: fn() -> Timestamp,
     ) -> Result<Self, RegistryError> {
-        let tokens = TokenSource::new(ecr.clone(), config.registry_endpoint.clone(), now);
-        let state = Documents::new(s3.clone(), &config.state_bucket);
+        let Clients { s3, ecr, notifier } = clients;
+        let ImportConfig { common, queue, repository_prefix, repository, compression } = config;
+        let tokens = TokenSource::new(ecr.clone(), common.registry_endpoint, now);
+        let state = Documents::new(s3.clone(), common.state_bucket);
         Ok(Self {
             registry: Registry::new(tokens)?,
-            repositories: Repositories::new(ecr, config.stack.clone(), config.repository.clone()),
-            compressor: Compressor::new(config.compression, cores),
+            repositories: Repositories::new(ecr, common.stack.clone()),
+            compressor: Compressor::new(compression, cores),
             ledger: Ledger::new(state.clone()),
             records: ImageRecords::new(state),
-            receipts: Receipts::new(s3.clone(), config.stack.clone()),
-            prefix: config.repository_prefix.clone(),
-            failed_queue_arn: config.failed_queue_arn.clone(),
+            receipts: Receipts::new(s3.clone(), common.stack),
+            notifier,
+            settings: repository,
+            prefix: repository_prefix,
+            failed_queue_arn: queue.failed_queue_arn,
             s3,
             now,
         })
@@ -183,22 +192,26 @@ impl Importer {
         };
         let why = error.as_ref().map(|error| self.reason(error, last));
         let section = self.section(outcome, delivery.attempt, started_at, &report, why);
-        let receipt = self.receipts.update(&upload, &section, report.verification.as_ref()).await;
+        let receipt = self.receipts.import(&upload, &section).await;
+        // Told only once it is written: the event makes others look at the receipt.
+        let receipt = match receipt {
+            Ok(receipt) => self.tell(&upload, &receipt).await.map(|()| receipt),
+            Err(error) => Err(error.into()),
+        };
         match (error, receipt) {
             (None, Ok(receipt)) => Outcome::Done(Box::new(receipt)),
             (Some(error), Ok(receipt)) if error.disposition() == Disposition::Permanent => {
                 Outcome::Refused { receipt: Box::new(receipt), error }
             }
             (Some(error), written) => {
-                if let Err(state) = written {
-                    tracing::error!(s3.key = upload.key, error = chain(&state), "the receipt could not be written");
+                if let Err(untold) = written {
+                    tracing::error!(s3.key = upload.key, error = chain(&untold), "{}", untold_of(&untold));
                 }
                 let after = backoff(&error, delivery.attempt);
                 Outcome::Later { error, after }
             }
-            // Without its receipt an upload is not finished.
-            (None, Err(state)) => {
-                let error = ImportError::State(state);
+            // Without its receipt, or untold, an upload is not finished.
+            (None, Err(error)) => {
                 let after = backoff(&error, delivery.attempt);
                 Outcome::Later { error, after }
             }
@@ -242,6 +255,7 @@ impl Importer {
             images: report.images.clone(),
             left_out: report.left_out.clone(),
             settings_differ: report.settings_differ.clone(),
+            told: false,
         }
     }
 
@@ -271,8 +285,11 @@ impl Importer {
         for planned in &plan.images {
             let repository = &planned.target.repository;
             if !repositories.contains_key(repository) {
-                let settings = self.repositories.ensure(repository).await?;
-                let differences = settings.differences.iter().map(|difference| format!("{repository}: {difference}"));
+                let settings = self.repositories.ensure(repository, &self.settings).await?;
+                let differences = settings
+                    .differences(&self.settings)
+                    .into_iter()
+                    .map(|difference| format!("{repository}: {difference}"));
                 report.settings_differ.extend(differences);
                 repositories.insert(repository.clone(), settings.uri);
             }
@@ -286,7 +303,6 @@ impl Importer {
             self.put_tags(image).await?;
         }
         report.images = ready.iter().map(|image| image.receipt(&repositories)).collect();
-        report.verification = Some(self.verify_all(&ready).await?);
         Ok(())
     }
 
@@ -303,10 +319,12 @@ impl Importer {
             version_id: upload.version_id.clone(),
         };
         let mut done = Vec::with_capacity(ready.len());
+        let revision = object.head().metadata.get(REVISION_METADATA).map(String::as_str);
         for mut image in ready {
             let target = &image.planned.target;
-            let (repository, root) = (&target.repository, image.root.digest);
-            self.records.want(repository, root, image.config, &target.tags, &record).await?;
+            let repository = &target.repository;
+            let want = |known: &mut ImageRecord| known.want(image.config, &target.tags, revision, &record);
+            self.records.update(repository, image.root.digest, want).await?;
             match self.put_manifests(&image).await {
                 Err(ImportError::Registry(RegistryError::BlobsMissing { message, .. })) => {
                     // ECR may clean up a blob that no manifest names yet: send what is gone, once more.
@@ -361,30 +379,6 @@ impl Importer {
         }
         Ok(())
     }
-
-    /// Reads back every image and writes down what was found; one that failed makes the whole upload held.
-    async fn verify_all(&self, ready: &[Ready<'_>]) -> Result<Verification, ImportError> {
-        let mut whole: Option<Verification> = None;
-        for image in ready {
-            let repository = &image.planned.target.repository;
-            let digests: BTreeSet<Digest> =
-                image.manifests.iter().map(|manifest| manifest.digest).chain([image.root.digest]).collect();
-            let digests: Vec<Digest> = digests.into_iter().collect();
-            let found = verify(&self.registry, repository, &digests, (self.now)()).await?;
-            self.records.verified(repository, image.root.digest, &found).await?;
-            whole = Some(match whole {
-                None => found,
-                Some(mut sum) => {
-                    sum.passed &= found.passed;
-                    sum.manifests += found.manifests;
-                    sum.blobs += found.blobs;
-                    sum.failures.extend(found.failures);
-                    sum
-                }
-            });
-        }
-        whole.ok_or(ImportError::Nothing)
-    }
 }
 
 impl Ready<'_> {
@@ -415,13 +409,20 @@ async fn still_wanted(object: &S3Object) -> Result<(), ImportError> {
     }
 }
 
+/// What could not be done at the end of a delivery that failed.
+fn untold_of(error: &ImportError) -> &'static str {
+    match error {
+        ImportError::Notify(_) => "nobody could be told",
+        _ => "the receipt could not be written",
+    }
+}
+
 /// When a delivery that failed comes back: soon after progress, later and later otherwise.
 fn backoff(error: &ImportError, attempt: Attempt) -> Duration {
     if matches!(error, ImportError::OutOfTime { .. }) {
         return limits::CONTINUE_AFTER;
     }
-    let doubled = 2_u32.saturating_pow(attempt.n.saturating_sub(1).min(16));
-    limits::REDELIVERY_FIRST.saturating_mul(doubled).min(limits::REDELIVERY_LONGEST)
+    redelivery(attempt.n)
 }
 
 #[cfg(test)]

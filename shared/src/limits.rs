@@ -102,6 +102,37 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long a token must still be valid to be used: ECR's tokens live 12 hours, one delivery at most 15 minutes.
 pub const TOKEN_MARGIN: Duration = Duration::from_mins(20);
 
+// --- Judging --------------------------------------------------------------------------------------------------
+
+/// Findings of one image that are read: 50 pages. An image with more is nobody's to release.
+pub const FINDINGS: usize = 50_000;
+
+/// Findings named in a record, an event and a message: what a person reads before looking at the console.
+pub const TOP_FINDINGS: usize = 8;
+
+/// Bytes of the policy file: some thousand exceptions.
+pub const POLICY_BYTES: usize = 256 << 10;
+
+/// Bytes of all labels of an image that its record keeps, for policies that ask for them; longer values are cut.
+pub const LABELS_BYTES: usize = 16 << 10;
+
+/// Tags of one repository that are listed to find the highest release: ECR holds 100,000 images in a repository, and
+/// hardly any has more than one tag.
+pub const TAGS: usize = 200_000;
+
+/// Rounds of putting floating tags and listing again. Each ends with the highest release of its moment, so more are
+/// needed only while others push; reconciliation has the last word.
+pub const TAGGING_ROUNDS: usize = 8;
+
+/// How long a claim to tell a fact holds: a process that claimed it and did not tell it by then has died.
+pub const CLAIM: Duration = Duration::from_mins(2);
+
+/// How far clocks of functions may differ, for deciding whether findings were read after an event.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// Characters of a reason in events and messages, which have 256 KiB in all.
+pub const REASON_CHARS: usize = 2_000;
+
 // --- Deliveries -----------------------------------------------------------------------------------------------
 
 /// Time kept free before the function's deadline: enough to close what is under way, write the receipt and hand

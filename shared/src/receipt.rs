@@ -6,6 +6,7 @@
 mod tags;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use aws_sdk_s3::Client;
 use jiff::Timestamp;
@@ -14,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::ObjectCreated;
 use crate::image::{Digest, Repository, Tag};
 use crate::naming::NamedBy;
-use crate::react::Verification;
+use crate::react::release::{Hold, ReleaseState};
+use crate::react::{ImageRelease, Verdict, Verification};
+use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, StateError};
 use crate::version::VERSION;
 
@@ -89,9 +92,33 @@ pub struct Receipt {
     pub upload: UploadId,
     /// Import's section.
     pub import: ImportSection,
-    /// Verification's section.
+    /// What was made of each image once it was in ECR, by `<repository>@<digest>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reaction: BTreeMap<String, ImageReaction>,
+}
+
+/// What was made of one image: verification, verdict, and whether it may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageReaction {
+    /// Whether it may be used.
+    pub release: ImageRelease,
+    /// What was found when it was read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// What the policy says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+impl Receipt {
+    /// What was made of `image`, if anything yet.
+    pub fn reaction(&self, image: &ImageReceipt) -> Option<&ImageReaction> {
+        self.reaction.get(&reaction_key(&image.repository, image.digest))
+    }
+}
+
+fn reaction_key(repository: &Repository, digest: Digest) -> String {
+    format!("{repository}@{digest}")
 }
 
 /// One version of one key.
@@ -116,11 +143,25 @@ impl From<&ObjectCreated> for UploadId {
     }
 }
 
+impl From<&UploadRecord> for UploadId {
+    /// Without what only the event says; enough to find the receipt by.
+    fn from(upload: &UploadRecord) -> Self {
+        let UploadRecord { bucket, key, version_id } = upload.clone();
+        Self { bucket, key, version_id, etag: None, sequencer: None }
+    }
+}
+
 impl UploadId {
+    /// Whether `other` is the same version; where a bucket keeps none, the entity tag tells, as far as it is known.
+    fn is_version(&self, other: &Self) -> bool {
+        let same_content = self.etag == other.etag || self.etag.is_none() || other.etag.is_none();
+        self.version_id == other.version_id && (self.version_id.is_some() || same_content)
+    }
+
     /// Whether `other` is another version of this key, and which came later, as far as the sequencers say
     /// (S3 user guide, "Event message structure": hexadecimal, compared after padding on the left).
     fn order(&self, other: &Self) -> Option<Ordering> {
-        if self.version_id == other.version_id && self.etag == other.etag {
+        if self.is_version(other) {
             return Some(Ordering::Equal);
         }
         let (ours, theirs) = (self.sequencer.as_deref()?, other.sequencer.as_deref()?);
@@ -175,6 +216,9 @@ pub struct ImportSection {
     /// How adopted repositories differ from the stack's settings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings_differ: Vec<String>,
+    /// Whether people were told of the outcome.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 /// Delivery `n` of at most `of`.
@@ -276,72 +320,111 @@ impl Receipts {
         Self { client, stack }
     }
 
-    /// Writes import's section for `upload`; the rest of the receipt is kept if it speaks of the same version. A
-    /// receipt of a later version is left alone. Then sets the object tags, as a courtesy.
+    /// Writes import's section for `upload`; what is known of its images is kept if the receipt speaks of the same
+    /// version. A receipt of a later version is left alone. Then sets the object tags, as a courtesy.
+    /// Gives the receipt as it should be read: for an upload that was overtaken, its own.
     ///
     /// # Errors
     ///
     /// [`StateError`] when the receipt could not be written; tags never fail.
-    pub async fn update(
-        &self,
-        upload: &UploadId,
-        import: &ImportSection,
-        verification: Option<&Verification>,
-    ) -> Result<Receipt, StateError> {
-        let fresh = self.receipt(upload, import.clone(), verification.cloned());
-        let decided_before = if upload.key.len() + SUFFIX.len() > KEY_LONGEST {
-            // The tags must do; only keys of more than 1,011 bytes are without a receipt.
-            tracing::warn!(s3.key = upload.key, "the key is too long for a receipt beside it");
-            false
-        } else {
-            self.write(upload, &fresh).await?
-        };
-        // The tags are this version's own, also when the receipt is a later version's.
-        if !decided_before {
-            let digest = fresh.import.images.first().map(|image| image.digest);
-            tags::set(&self.client, upload, fresh.state, digest).await;
-        }
-        Ok(fresh)
-    }
-
-    /// Writes `fresh` unless what is there has to stay; whether that is because this version is decided already.
-    async fn write(&self, upload: &UploadId, fresh: &Receipt) -> Result<bool, StateError> {
-        let documents = Documents::new(self.client.clone(), &upload.bucket);
-        let key = format!("{}{SUFFIX}", upload.key);
+    pub async fn import(&self, upload: &UploadId, import: &ImportSection) -> Result<Receipt, StateError> {
+        let fresh = |known: BTreeMap<String, ImageReaction>| self.receipt(upload, import.clone(), known);
+        let mut written = fresh(BTreeMap::new());
         let mut decided_before = false;
-        documents
-            .update(&key, "a receipt", |known: Option<Receipt>| {
-                let Some(known) = known else { return Some(fresh.clone()) };
+        if fits(upload) {
+            let change = |known: Option<Receipt>| {
+                written = fresh(BTreeMap::new());
                 decided_before = false;
+                let Some(known) = known else { return Some(written.clone()) };
                 let replaces = match upload.order(&known.upload) {
                     // A duplicate delivery does not take back what is decided; one that failed may be tried again.
                     Some(Ordering::Equal) => {
                         let decided = known.state.is_final() && known.state != State::Failed;
-                        decided_before = decided && fresh.state == State::Importing;
+                        decided_before = decided && import.outcome == ImportOutcome::Importing;
+                        written = fresh(known.reaction);
+                        // Told of the same failure already.
+                        let same = known.import.outcome == import.outcome;
+                        written.import.told |= same && known.import.told;
                         !decided_before
                     }
                     Some(Ordering::Less) => false,
                     // Without sequencers the import has asked S3 itself which version counts.
-                    Some(Ordering::Greater) | None => fresh.state != State::Superseded,
+                    Some(Ordering::Greater) | None => written.state != State::Superseded,
                 };
-                replaces.then(|| fresh.clone())
-            })
-            .await?;
-        Ok(decided_before)
+                replaces.then(|| written.clone())
+            };
+            self.documents(upload).update(&key(upload), WANTED, change).await?;
+        } else {
+            // The tags must do; only keys of more than 1,011 bytes are without a receipt.
+            tracing::warn!(s3.key = upload.key, "the key is too long for a receipt beside it");
+        }
+        // The tags are this version's own, also when the receipt is a later version's.
+        if !decided_before {
+            self.tag(&written).await;
+        }
+        Ok(written)
     }
 
-    fn receipt(&self, upload: &UploadId, import: ImportSection, verification: Option<Verification>) -> Receipt {
-        let state = match import.outcome {
-            ImportOutcome::Importing => State::Importing,
-            ImportOutcome::Failed => State::Failed,
-            ImportOutcome::Superseded => State::Superseded,
-            ImportOutcome::Imported => match &verification {
-                None => State::Imported,
-                Some(verification) if verification.passed => State::Released,
-                Some(_) => State::Held,
-            },
+    /// Notes that people were told of the upload's failure.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub async fn told(&self, upload: &UploadId) -> Result<(), StateError> {
+        if !fits(upload) {
+            return Ok(());
+        }
+        let change = |known: Option<Receipt>| {
+            let known = known.filter(|known| known.upload.is_version(upload) && !known.import.told)?;
+            Some(Receipt { import: ImportSection { told: true, ..known.import }, ..known })
         };
-        let (summary, next) = in_words(state, upload, &import, verification.as_ref());
+        self.documents(upload).update(&key(upload), WANTED, change).await.map(|_| ())
+    }
+
+    /// Writes what was made of one image of `upload`, if its receipt still speaks of that version, and sets the object
+    /// tags if that changed the state.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub async fn react(
+        &self,
+        upload: &UploadId,
+        repository: &Repository,
+        digest: Digest,
+        reaction: &ImageReaction,
+    ) -> Result<(), StateError> {
+        if !fits(upload) {
+            return Ok(());
+        }
+        let mut before = None;
+        let change = |known: Option<Receipt>| {
+            let known = known.filter(|known| known.upload.is_version(upload))?;
+            before = Some(known.state);
+            let mut all = known.reaction.clone();
+            all.insert(reaction_key(repository, digest), reaction.clone());
+            let changed = self.receipt(&known.upload, known.import.clone(), all);
+            (changed.reaction != known.reaction || changed.state != known.state).then_some(changed)
+        };
+        let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
+        if let Some(receipt) = written.filter(|receipt| Some(receipt.state) != before) {
+            self.tag(&receipt).await;
+        }
+        Ok(())
+    }
+
+    async fn tag(&self, receipt: &Receipt) {
+        let digest = receipt.import.images.first().map(|image| image.digest);
+        tags::set(&self.client, &receipt.upload, receipt.state, digest).await;
+    }
+
+    fn documents(&self, upload: &UploadId) -> Documents {
+        Documents::new(self.client.clone(), &upload.bucket)
+    }
+
+    fn receipt(&self, upload: &UploadId, import: ImportSection, reaction: BTreeMap<String, ImageReaction>) -> Receipt {
+        let state = state_of(&import, &reaction);
+        let (summary, next) = in_words(state, upload, &import, &reaction);
         Receipt {
             state,
             summary,
@@ -351,7 +434,38 @@ impl Receipts {
             version: VERSION.to_owned(),
             upload: upload.clone(),
             import,
-            verification,
+            reaction,
+        }
+    }
+}
+
+const WANTED: &str = "a receipt";
+
+fn key(upload: &UploadId) -> String {
+    format!("{}{SUFFIX}", upload.key)
+}
+
+/// Whether the key leaves room for the receipt's.
+fn fits(upload: &UploadId) -> bool {
+    upload.key.len() + SUFFIX.len() <= KEY_LONGEST
+}
+
+/// What the sections come to: the worst of the images, once they are in ECR.
+fn state_of(import: &ImportSection, reaction: &BTreeMap<String, ImageReaction>) -> State {
+    match import.outcome {
+        ImportOutcome::Importing => State::Importing,
+        ImportOutcome::Failed => State::Failed,
+        ImportOutcome::Superseded => State::Superseded,
+        ImportOutcome::Imported => {
+            let of = |image: &ImageReceipt| {
+                let known = reaction.get(&reaction_key(&image.repository, image.digest));
+                known.map_or(ReleaseState::Waiting, |known| known.release.state)
+            };
+            match import.images.iter().map(of).max() {
+                Some(ReleaseState::Released) => State::Released,
+                Some(ReleaseState::Held) => State::Held,
+                Some(ReleaseState::Waiting) | None => State::Imported,
+            }
         }
     }
 }
@@ -361,7 +475,7 @@ fn in_words(
     state: State,
     upload: &UploadId,
     import: &ImportSection,
-    verification: Option<&Verification>,
+    reaction: &BTreeMap<String, ImageReaction>,
 ) -> (String, String) {
     let wait = || format!("docs/gantry-wait s3://{}/{}", upload.bucket, upload.key);
     let reason = || import.reason.as_ref();
@@ -379,17 +493,18 @@ fn in_words(
                 None => (format!("delivery {n} of {of} is importing it"), wait()),
             }
         }
-        State::Imported => (format!("{names} is in ECR; verification is outstanding"), wait()),
+        State::Imported => (format!("{names} is in ECR; verification or verdict is outstanding"), wait()),
         State::Released => (format!("{names} is in ECR and verified: {}", work(import)), pull()),
         State::Held => {
-            let failures = verification.map(|verification| verification.failures.as_slice()).unwrap_or_default();
-            let first = failures
-                .first()
-                .map(|check| format!("{} should be {}, and is {}", check.what, check.wanted, check.found));
-            (
-                format!("{names} is in ECR and must not be used: {}", first.unwrap_or_default()),
-                format!("upload it again: aws s3 cp FILE s3://{}/{}", upload.bucket, upload.key),
-            )
+            let held = import.images.iter().find_map(|image| {
+                let known = reaction.get(&reaction_key(&image.repository, image.digest))?;
+                Some((name(image), known.release.held.as_ref()?))
+            });
+            let (image, Hold { text, fix, .. }) = match held {
+                Some((image, reason)) => (image, reason.clone()),
+                None => (names, Hold::unknown()),
+            };
+            (format!("{image} is in ECR and must not be used: {text}"), fix.replace('\n', " "))
         }
         State::Failed => (format!("nothing was tagged: {}", text()), fix()),
         State::Superseded => (format!("nothing was moved: {}", text()), wait()),
@@ -461,11 +576,12 @@ mod tests {
             images: vec![],
             left_out: vec![],
             settings_differ: vec![],
+            told: false,
         };
         let config =
             aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12()).build();
         let receipts = Receipts::new(Client::from_conf(config), "gantry".into());
-        let receipt = receipts.receipt(&upload("a", None), import, None);
+        let receipt = receipts.receipt(&upload("a", None), import, BTreeMap::new());
         let text = serde_json::to_string(&receipt).unwrap();
         let start =
             r#"{"state":"failed","summary":"nothing was tagged: the upload is empty","next":"upload the whole file","#;

@@ -1,6 +1,7 @@
 //! Retries inside one delivery: bounded in attempts, spaced by exponential backoff with jitter.
 
 use std::future::Future;
+use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 
@@ -11,6 +12,13 @@ use crate::limits;
 pub trait Disposed: std::error::Error {
     /// See [`Disposition`].
     fn disposition(&self) -> Disposition;
+}
+
+/// When a message comes back whose `n`-th delivery failed: later and later, from [`limits::REDELIVERY_FIRST`] to
+/// [`limits::REDELIVERY_LONGEST`].
+pub fn redelivery(n: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(n.saturating_sub(1).min(16));
+    limits::REDELIVERY_FIRST.saturating_mul(doubled).min(limits::REDELIVERY_LONGEST)
 }
 
 /// Calls `attempt` until it succeeds, fails for good, or has been tried `attempts` times; the last error is

@@ -113,6 +113,48 @@ impl Documents {
         key: &str,
         wanted: &'static str,
     ) -> Result<Option<Read<T>>, StateError> {
+        let Some(Read { value: bytes, etag }) = self.get(key).await? else { return Ok(None) };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(Read { value, etag })),
+            Err(source) => {
+                Err(StateError::Unreadable { bucket: self.bucket.clone(), key: key.to_owned(), wanted, source })
+            }
+        }
+    }
+
+    /// The bytes of an object that is no JSON, `None` when there is none. One request.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub async fn bytes(&self, key: &str) -> Result<Option<Bytes>, StateError> {
+        Ok(self.get(key).await?.map(|read| read.value))
+    }
+
+    /// Puts an object that is no JSON, whatever was there before. One request.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Call`]
+    pub async fn put_bytes(&self, key: &str, bytes: Bytes, content_type: &str) -> Result<(), StateError> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
+        put.body(bytes.into()).send().await.map_err(|error| self.failed("s3:PutObject", key, error))?;
+        Ok(())
+    }
+
+    /// The keys that begin with `prefix` and come after `after`, in order, at most a thousand. One request.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Call`]
+    pub async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StateError> {
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+        let list = list.set_start_after(after.map(str::to_owned)).send().await;
+        let page = list.map_err(|error| self.failed("s3:ListBucket", prefix, error))?;
+        Ok(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Read<Bytes>>, StateError> {
         let answer = self.client.get_object().bucket(&self.bucket).key(key).send().await;
         let answer = match answer.map_err(|error| self.failed("s3:GetObject", key, error)) {
             Ok(answer) => answer,
@@ -120,13 +162,8 @@ impl Documents {
             Err(call) => return Err(call.into()),
         };
         let etag = answer.e_tag().unwrap_or_default().to_owned();
-        let bytes = self.body(key, answer.body).await?;
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(Read { value, etag })),
-            Err(source) => {
-                Err(StateError::Unreadable { bucket: self.bucket.clone(), key: key.to_owned(), wanted, source })
-            }
-        }
+        let value = self.body(key, answer.body).await?;
+        Ok(Some(Read { value, etag }))
     }
 
     async fn body(&self, key: &str, mut body: ByteStream) -> Result<Bytes, StateError> {
@@ -159,7 +196,7 @@ impl Documents {
     }
 
     /// Changes a document: `change` is given what is there and says what should be, or `None` to leave it. It is
-    /// called again whenever another writer was faster.
+    /// called again whenever another writer was faster. Gives what is written, if anything is.
     ///
     /// # Errors
     ///
@@ -169,7 +206,7 @@ impl Documents {
         key: &str,
         wanted: &'static str,
         mut change: impl FnMut(Option<T>) -> Option<T> + Send,
-    ) -> Result<(), StateError> {
+    ) -> Result<Option<T>, StateError> {
         for attempt in 0..limits::CONDITIONAL_WRITE_ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(limits::BACKOFF_FIRST / 4).await;
@@ -178,7 +215,7 @@ impl Documents {
                 Some(Read { value, etag }) => (Some(value), Some(etag)),
                 None => (None, None),
             };
-            let Some(changed) = change(value) else { return Ok(()) };
+            let Some(changed) = change(value) else { return Ok(None) };
             let body = self.written(key, &changed)?;
             let put =
                 self.client.put_object().bucket(&self.bucket).key(key).content_type("application/json").body(body);
@@ -187,7 +224,7 @@ impl Documents {
                 None => put.if_none_match("*"),
             };
             match put.send().await.map_err(|error| self.failed("s3:PutObject", key, error)) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(Some(changed)),
                 Err(call) if matches!(call.status, Some(409 | 412)) => {}
                 // With If-Match, S3 answers 404 when the object was deleted in between.
                 Err(call) if call.status == Some(404) => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use emulator::account;
-use gantry::event::{self, Event, EventError};
+use gantry::event::{self, Event, EventError, ObjectCreated, object};
 use serde_json::Value;
 
 use crate::rows::{Made, ROWS, Row, Shape};
@@ -40,22 +40,22 @@ fn samples_are_read_as_their_rows_say() {
         match row.shape {
             Shape::Bare => {
                 assert_eq!(row.made.len(), 1, "{}", row.file);
-                check(row.file, &row.made[0], event::parse(event));
+                check(row.file, &row.made[0], object::parse(event));
             }
             Shape::Batch => {
                 let records = sample::records(&event);
                 assert_eq!(records.len(), row.made.len(), "{}", row.file);
                 for (record, made) in records.iter().zip(row.made) {
-                    check(row.file, made, event::parse_text(record["body"].as_str().unwrap()));
+                    check(row.file, made, event::json(record["body"].as_str().unwrap()).and_then(object::parse));
                 }
             }
         }
     }
 }
 
-fn check(file: &str, made: &Made, found: Result<Event, EventError>) {
+fn check(file: &str, made: &Made, found: Result<Event<Vec<ObjectCreated>>, EventError>) {
     match (made, found) {
-        (Made::Uploads(uploads), Ok(Event::Created(created))) => {
+        (Made::Uploads(uploads), Ok(Event::Known(created))) => {
             assert_eq!(created.len(), uploads.len(), "{file}");
             for (upload, created) in uploads.iter().zip(created) {
                 assert_eq!((created.bucket.as_str(), created.key.as_str()), ("uploads", upload.key), "{file}");
@@ -65,7 +65,7 @@ fn check(file: &str, made: &Made, found: Result<Event, EventError>) {
                 assert!(created.sequencer.is_some(), "{file}");
             }
         }
-        (Made::NoUpload(key), Ok(Event::Created(created))) => {
+        (Made::NoUpload(key), Ok(Event::Known(created))) => {
             assert_eq!(created.iter().map(|created| created.key.as_str()).collect::<Vec<_>>(), [*key], "{file}");
         }
         (Made::Ignored(name), Ok(Event::Other(found))) => assert_eq!(found, *name, "{file}"),

@@ -13,9 +13,10 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use emulator::account;
 use emulator::faults::FaultPlan;
-use emulator::host::{FunctionCommand, LogLine};
+use emulator::host::LogLine;
 use emulator::sqs::Waits;
 use emulator::stack::{Stack, StackOptions};
+use local::session::functions;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
@@ -33,8 +34,10 @@ pub struct Setup {
     pub parameters: BTreeMap<String, String>,
     /// Text of the template to be replaced, and by what; each must occur.
     pub edits: Vec<(String, String)>,
-    /// Whether the queue is left alone.
+    /// Whether the queues are left alone.
     pub no_functions: bool,
+    /// Functions whose queues are left alone, by their logical ids.
+    pub without: Vec<&'static str>,
     /// A folder that an earlier stack used.
     pub folder: Option<TempDir>,
 }
@@ -75,16 +78,11 @@ impl Pipeline {
             assert!(template.contains(&from), "the template has no {from:?}");
             template = template.replace(&from, &to);
         }
-        let function = FunctionCommand {
-            program: program.into(),
-            args: vec!["function".into(), "import".into()],
-            env: vec![("AWS_LAMBDA_LOG_LEVEL".into(), "DEBUG".into())],
-        };
-        let functions = if setup.no_functions {
-            BTreeMap::new()
-        } else {
-            BTreeMap::from([("ImportFunction".to_owned(), function)])
-        };
+        let mut functions = functions(Path::new(program));
+        functions.retain(|logical_id, _| !setup.without.contains(&logical_id.as_str()));
+        if setup.no_functions {
+            functions.clear();
+        }
         let stack = Stack::start(StackOptions {
             data: folder.path().to_owned(),
             template,

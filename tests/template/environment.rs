@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use emulator::template::Template;
-use gantry::config::{Config, ConfigError};
+use gantry::config::{ConfigError, ImportConfig};
 use pipeline_tests::TEMPLATE;
 
 use crate::document::{resolved, section};
@@ -15,8 +15,8 @@ fn variables(parameters: &[(&str, &str)]) -> BTreeMap<String, String> {
     resolved(parameters).functions[FUNCTION].environment.clone()
 }
 
-fn config(variables: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
-    Config::from_lookup(|name| variables.get(name).cloned())
+fn config(variables: &BTreeMap<String, String>) -> Result<ImportConfig, ConfigError> {
+    ImportConfig::from_lookup(|name| variables.get(name).cloned())
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn every_variable_that_is_needed_is_set() {
 fn every_variable_that_is_set_is_read() {
     let set = variables(&[]);
     let read = RefCell::new(BTreeSet::new());
-    Config::from_lookup(|name| {
+    ImportConfig::from_lookup(|name| {
         read.borrow_mut().insert(name.to_owned());
         set.get(name).cloned()
     })

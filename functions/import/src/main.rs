@@ -1,8 +1,6 @@
 //! The function's own binary; packaging renames it to `bootstrap`.
 
-use lambda_runtime::Error;
-
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), import::Error> {
     import::run().await
 }

@@ -90,6 +90,14 @@ pub enum RegistryError {
         /// What is missing.
         wanted: &'static str,
     },
+    /// More bytes than such an answer may have.
+    #[error("the registry's answer to {request} has more than {limit_bytes} bytes")]
+    TooLarge {
+        /// Method and path.
+        request: String,
+        /// How many it may have.
+        limit_bytes: u64,
+    },
     /// Too many requests.
     #[error("the registry is throttling: {request} was answered 429")]
     Throttled {
@@ -142,6 +150,7 @@ impl Disposed for RegistryError {
             | Self::WrongDigest { .. }
             | Self::ForeignLocation { .. }
             | Self::Malformed { .. }
+            | Self::TooLarge { .. }
             | Self::Throttled { .. }
             | Self::Refused { .. } => Disposition::Transient,
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use reqwest::{Body, Response};
-use url::Url;
+use url::{Host, Url};
 
 use super::RegistryError;
 use super::token::{Token, TokenSource};
@@ -115,6 +115,40 @@ impl Registry {
             Err((refusal, _)) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
             Err((refusal, call)) => Err(refusal.into_error(call.name(), call.action, repository)),
         }
+    }
+
+    /// The bytes of a small blob, such as an image config; `None` when `repository` does not hold it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::TooLarge`] above [`limits::JSON_BYTES`]; the rest is transient.
+    pub async fn small_blob(&self, repository: &Repository, digest: Digest) -> Result<Option<Bytes>, RegistryError> {
+        let path = format!("v2/{repository}/blobs/{digest}");
+        let call = Call::new(Method::GET, &path, "ecr:GetDownloadUrlForLayer");
+        let name = call.name();
+        let answer = match self.request(call).await {
+            Ok(answer) => answer,
+            Err((refusal, _)) if refusal.status == StatusCode::NOT_FOUND => return Ok(None),
+            Err((refusal, call)) => return Err(refusal.into_error(call.name(), call.action, repository)),
+        };
+        let answer = if answer.status().is_redirection() { self.redirected(&answer, &name).await? } else { answer };
+        limited_body(answer, limits::JSON_BYTES, &name).await.map(Some)
+    }
+
+    /// Follows one redirect to where a blob's bytes are: a signed address of S3, which gets no token.
+    async fn redirected(&self, answer: &Response, name: &str) -> Result<Response, RegistryError> {
+        let location = header(answer.headers(), &LOCATION).and_then(|location| answer.url().join(location).ok());
+        let Some(address) = location else {
+            return Err(RegistryError::Malformed { request: name.to_owned(), wanted: "a Location header" });
+        };
+        if !may_be_read_from(&address, answer.url()) {
+            return Err(RegistryError::ForeignLocation { host: address.host_str().unwrap_or_default().to_owned() });
+        }
+        let request = || async {
+            let answer = self.answer(self.http.get(address.clone()), name).await;
+            answer.map_err(|refusal| refusal.into_address_error(name))
+        };
+        retry("reading a blob", limits::REQUEST_ATTEMPTS, request).await
     }
 
     /// The manifest under a tag or digest, `None` when there is none (or no such repository).
@@ -328,7 +362,7 @@ impl Registry {
             let source = source.without_url();
             Refusal::before_sending(RegistryError::Unreachable { request: name.to_owned(), source })
         })?;
-        // A HEAD of a blob may be answered by a redirect to where its bytes are: it is there.
+        // A blob may be answered for by a redirect to where its bytes are: it is there.
         if answer.status().is_success() || answer.status() == StatusCode::TEMPORARY_REDIRECT {
             Ok(answer)
         } else {
@@ -361,6 +395,22 @@ fn next_address(answer: &Response) -> Result<Option<Url>, RegistryError> {
     }
 }
 
+/// Whether a redirect of `registry` to `address` is one that a registry has reason for: never to an address of this
+/// machine or its neighbourhood, where the credentials of the function can be had, unless the registry itself is there;
+/// and never from TLS to plain text.
+fn may_be_read_from(address: &Url, registry: &Url) -> bool {
+    if same_origin(address, registry) {
+        return true;
+    }
+    let is_near = match address.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
+        // Also what is mapped or local in IPv6: no registry redirects to a bare address of it.
+        Some(Host::Ipv6(_)) | None => true,
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+    };
+    address.scheme() == "https" && !is_near
+}
+
 fn same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
 }
@@ -369,4 +419,28 @@ fn with_digest(address: &Url, digest: Digest) -> Url {
     let mut address = address.clone();
     address.query_pairs_mut().append_pair("digest", &digest.to_string());
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_to_no_place_where_credentials_can_be_had() {
+        let aws = "https://123456789012.dkr.ecr.us-east-1.amazonaws.com/v2/";
+        for (address, registry, may) in [
+            ("https://prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com/x?X-Amz-Signature=1", aws, true),
+            ("http://prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com/x", aws, false),
+            ("https://169.254.169.254/latest/meta-data", aws, false),
+            ("https://127.0.0.1:9001/2018-06-01/runtime", aws, false),
+            ("https://[fe80::1]/", aws, false),
+            ("https://localhost/", aws, false),
+            ("file:///etc/passwd", aws, false),
+            ("http://127.0.0.1:5000/elsewhere", "http://127.0.0.1:5000/v2/", true),
+            ("http://127.0.0.1:5001/", "http://127.0.0.1:5000/v2/", false),
+        ] {
+            let (address, registry) = (address.parse().unwrap(), registry.parse().unwrap());
+            assert_eq!(may_be_read_from(&address, &registry), may, "{address}");
+        }
+    }
 }

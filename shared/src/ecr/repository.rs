@@ -22,9 +22,8 @@ use crate::retry::Disposed;
 /// The repositories of one stack.
 #[derive(Debug, Clone)]
 pub struct Repositories {
-    client: Client,
+    pub(super) client: Client,
     stack: String,
-    settings: RepositorySettings,
 }
 
 /// What a repository is like.
@@ -36,11 +35,42 @@ pub struct Settings {
     pub uri: String,
     mutability: Option<ImageTagMutability>,
     filters: Vec<String>,
-    /// How an adopted repository differs from the stack's settings, in words; nothing of it is changed.
-    pub differences: Vec<String>,
+    scan_on_push: bool,
+    encryption: Option<EncryptionType>,
 }
 
 impl Settings {
+    /// Whether the repository's own setting has images scanned when they are pushed.
+    pub fn scans_on_push(&self) -> bool {
+        self.scan_on_push
+    }
+
+    /// How an adopted repository differs from what the stack would have made, in words; nothing of it is changed.
+    pub fn differences(&self, wanted: &RepositorySettings) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, found: String, wanted: String| {
+            if found != wanted {
+                differences.push(format!("{what} is {found}; the stack's setting is {wanted}"));
+            }
+        };
+        let named = |mutability: Option<&ImageTagMutability>, filters: &[String]| {
+            let name = mutability.map_or("unknown", ImageTagMutability::as_str);
+            if filters.is_empty() { name.to_owned() } else { format!("{name} of {}", filters.join(", ")) }
+        };
+        compare(
+            "tag mutability",
+            named(self.mutability.as_ref(), &self.filters),
+            named(Some(&wanted.mutability.as_ecr()), wanted.mutability.filters()),
+        );
+        compare("scan on push", self.scan_on_push.to_string(), wanted.scan_on_push.to_string());
+        compare(
+            "encryption",
+            self.encryption.as_ref().map_or("AES256", EncryptionType::as_str).to_owned(),
+            wanted.encryption.as_str().to_owned(),
+        );
+        differences
+    }
+
     /// Whether `tag`, once set, may not be moved to another image.
     pub fn is_immutable(&self, tag: &Tag) -> bool {
         let excluded = self.filters.iter().any(|filter| WildMatch::new(filter).matches(tag.as_str()));
@@ -105,9 +135,9 @@ impl RepositoryError {
 }
 
 impl Repositories {
-    /// The repositories of `stack`, made with `settings`.
-    pub fn new(client: Client, stack: String, settings: RepositorySettings) -> Self {
-        Self { client, stack, settings }
+    /// The repositories of `stack`.
+    pub fn new(client: Client, stack: String) -> Self {
+        Self { client, stack }
     }
 
     /// What `repository` is like, `None` when there is none. Two requests for one that exists.
@@ -136,35 +166,44 @@ impl Repositories {
                 found: ours.map(str::to_owned),
             });
         }
-        Ok(Some(self.settings_of(described)))
+        Ok(Some(Settings::of(described)))
     }
 
-    /// Makes sure that `repository` exists and has its policies. Up to four requests more than [`Self::find`].
+    /// Makes sure that `repository` exists, made as `wanted`, and has its policies. Up to four requests more than
+    /// [`Self::find`].
     ///
     /// # Errors
     ///
     /// As [`Self::find`]; what was made until then stays, and is completed by the next call.
-    pub async fn ensure(&self, repository: &Repository) -> Result<Settings, RepositoryError> {
+    pub async fn ensure(
+        &self,
+        repository: &Repository,
+        wanted: &RepositorySettings,
+    ) -> Result<Settings, RepositoryError> {
         let settings = match self.find(repository).await? {
             Some(settings) => settings,
-            None => match self.create(repository).await? {
+            None => match self.create(repository, wanted).await? {
                 Some(settings) => settings,
                 // Another import was faster.
-                None => self.find(repository).await?.unwrap_or_else(|| self.assumed(repository)),
+                None => self.find(repository).await?.unwrap_or_else(|| assumed(repository, wanted)),
             },
         };
-        self.set_missing_policies(repository).await?;
+        self.set_missing_policies(repository, wanted).await?;
         Ok(settings)
     }
 
-    async fn create(&self, repository: &Repository) -> Result<Option<Settings>, RepositoryError> {
+    async fn create(
+        &self,
+        repository: &Repository,
+        wanted: &RepositorySettings,
+    ) -> Result<Option<Settings>, RepositoryError> {
         let name = repository.as_str();
         let encryption = EncryptionConfiguration::builder()
-            .encryption_type(self.settings.encryption.clone())
-            .set_kms_key(self.settings.kms_key.clone())
+            .encryption_type(wanted.encryption.clone())
+            .set_kms_key(wanted.kms_key.clone())
             .build()?;
         let mut filters = Vec::new();
-        for filter in self.settings.mutability.filters() {
+        for filter in wanted.mutability.filters() {
             filters.push(
                 ImageTagMutabilityExclusionFilter::builder()
                     .filter_type(ImageTagMutabilityExclusionFilterType::Wildcard)
@@ -177,10 +216,10 @@ impl Repositories {
             .create_repository()
             .repository_name(name)
             .encryption_configuration(encryption)
-            .image_tag_mutability(self.settings.mutability.as_ecr())
+            .image_tag_mutability(wanted.mutability.as_ecr())
             .set_image_tag_mutability_exclusion_filters(Some(filters).filter(|filters| !filters.is_empty()))
             .image_scanning_configuration(
-                ImageScanningConfiguration::builder().scan_on_push(self.settings.scan_on_push).build(),
+                ImageScanningConfiguration::builder().scan_on_push(wanted.scan_on_push).build(),
             )
             .tags(ResourceTag::builder().key(STACK_TAG).value(&self.stack).build()?)
             .send()
@@ -188,33 +227,37 @@ impl Repositories {
         match answer.map_err(|error| CallError::new("ecr:CreateRepository", name, error)) {
             Ok(answer) => {
                 tracing::info!(ecr.repository = name, "created the repository");
-                Ok(answer.repository().map(|described| self.settings_of(described)))
+                Ok(answer.repository().map(Settings::of))
             }
             Err(call) if call.is("RepositoryAlreadyExistsException") => Ok(None),
             Err(call) => Err(call.into()),
         }
     }
 
-    async fn set_missing_policies(&self, repository: &Repository) -> Result<(), RepositoryError> {
+    async fn set_missing_policies(
+        &self,
+        repository: &Repository,
+        wanted: &RepositorySettings,
+    ) -> Result<(), RepositoryError> {
         let name = repository.as_str();
         let answer = self.client.get_lifecycle_policy().repository_name(name).send().await;
         match answer.map_err(|error| CallError::new("ecr:GetLifecyclePolicy", name, error)) {
             Ok(_) => {}
             Err(call) if call.is("LifecyclePolicyNotFoundException") => {
-                let text = self.lifecycle_policy();
+                let text = lifecycle_policy(wanted);
                 let put = self.client.put_lifecycle_policy().repository_name(name).lifecycle_policy_text(text);
                 put.send().await.map_err(|error| CallError::new("ecr:PutLifecyclePolicy", name, error))?;
             }
             Err(call) => return Err(call.into()),
         }
-        if self.settings.pull_accounts.is_empty() {
+        if wanted.pull_accounts.is_empty() {
             return Ok(());
         }
         let answer = self.client.get_repository_policy().repository_name(name).send().await;
         match answer.map_err(|error| CallError::new("ecr:GetRepositoryPolicy", name, error)) {
             Ok(_) => Ok(()),
             Err(call) if call.is("RepositoryPolicyNotFoundException") => {
-                let text = self.access_policy();
+                let text = access_policy(wanted);
                 let put = self.client.set_repository_policy().repository_name(name).policy_text(text);
                 put.send().await.map_err(|error| CallError::new("ecr:SetRepositoryPolicy", name, error))?;
                 Ok(())
@@ -222,85 +265,63 @@ impl Repositories {
             Err(call) => Err(call.into()),
         }
     }
+}
 
-    /// Expires untagged images by age; rules on tagged ones are the operator's own business.
-    fn lifecycle_policy(&self) -> String {
-        json!({"rules": [{
-            "rulePriority": 1,
-            "description": "Gantry: expire images that no tag names",
-            "selection": {
-                "tagStatus": "untagged",
-                "countType": "sinceImagePushed",
-                "countUnit": "days",
-                "countNumber": self.settings.expire_untagged_days,
-            },
-            "action": {"type": "expire"},
-        }]})
-        .to_string()
-    }
+/// Expires untagged images by age; rules on tagged ones are the operator's own business.
+fn lifecycle_policy(wanted: &RepositorySettings) -> String {
+    json!({"rules": [{
+        "rulePriority": 1,
+        "description": "Gantry: expire images that no tag names",
+        "selection": {
+            "tagStatus": "untagged",
+            "countType": "sinceImagePushed",
+            "countUnit": "days",
+            "countNumber": wanted.expire_untagged_days,
+        },
+        "action": {"type": "expire"},
+    }]})
+    .to_string()
+}
 
-    /// Lets other accounts pull (ECR user guide, "Repository policy examples").
-    fn access_policy(&self) -> String {
-        let principals: Vec<String> =
-            self.settings.pull_accounts.iter().map(|account| format!("arn:aws:iam::{account}:root")).collect();
-        json!({"Version": "2012-10-17", "Statement": [{
-            "Sid": "GantryPull",
-            "Effect": "Allow",
-            "Principal": {"AWS": principals},
-            "Action": ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"],
-        }]})
-        .to_string()
-    }
+/// Lets other accounts pull (ECR user guide, "Repository policy examples").
+fn access_policy(wanted: &RepositorySettings) -> String {
+    let principals: Vec<String> =
+        wanted.pull_accounts.iter().map(|account| format!("arn:aws:iam::{account}:root")).collect();
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Sid": "GantryPull",
+        "Effect": "Allow",
+        "Principal": {"AWS": principals},
+        "Action": ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"],
+    }]})
+    .to_string()
+}
 
-    fn settings_of(&self, described: &Described) -> Settings {
-        let filters: Vec<String> = described
-            .image_tag_mutability_exclusion_filters()
-            .iter()
-            .map(|filter| filter.filter().to_owned())
-            .collect();
-        let mut differences = Vec::new();
-        let mut compare = |what: &str, found: String, wanted: String| {
-            if found != wanted {
-                differences.push(format!("{what} is {found}; the stack's setting is {wanted}"));
-            }
-        };
-        let mutability = described.image_tag_mutability().cloned();
-        let named = |mutability: Option<&ImageTagMutability>, filters: &[String]| {
-            let name = mutability.map_or("unknown", ImageTagMutability::as_str);
-            if filters.is_empty() { name.to_owned() } else { format!("{name} of {}", filters.join(", ")) }
-        };
-        compare(
-            "tag mutability",
-            named(mutability.as_ref(), &filters),
-            named(Some(&self.settings.mutability.as_ecr()), self.settings.mutability.filters()),
-        );
-        let scans = described.image_scanning_configuration().is_some_and(ImageScanningConfiguration::scan_on_push);
-        compare("scan on push", scans.to_string(), self.settings.scan_on_push.to_string());
-        let encryption = described.encryption_configuration().map(EncryptionConfiguration::encryption_type);
-        compare(
-            "encryption",
-            encryption.map_or("AES256", EncryptionType::as_str).to_owned(),
-            self.settings.encryption.as_str().to_owned(),
-        );
-        Settings {
+impl Settings {
+    fn of(described: &Described) -> Self {
+        let filters = described.image_tag_mutability_exclusion_filters().iter();
+        Self {
             arn: described.repository_arn().unwrap_or_default().to_owned(),
             uri: described.repository_uri().unwrap_or_default().to_owned(),
-            mutability,
-            filters,
-            differences,
+            mutability: described.image_tag_mutability().cloned(),
+            filters: filters.map(|filter| filter.filter().to_owned()).collect(),
+            scan_on_push: described
+                .image_scanning_configuration()
+                .is_some_and(ImageScanningConfiguration::scan_on_push),
+            encryption: described.encryption_configuration().map(|encryption| encryption.encryption_type().clone()),
         }
     }
+}
 
-    /// `DescribeRepositories` may not see a repository for a moment after it was made; it was made by an import of
-    /// this stack then, with these settings.
-    fn assumed(&self, repository: &Repository) -> Settings {
-        Settings {
-            arn: String::new(),
-            uri: repository.to_string(),
-            mutability: Some(self.settings.mutability.as_ecr()),
-            filters: self.settings.mutability.filters().to_vec(),
-            differences: Vec::new(),
-        }
+/// `DescribeRepositories` may not see a repository for a moment after it was made; it was made by an import of this
+/// stack then, with these settings.
+fn assumed(repository: &Repository, wanted: &RepositorySettings) -> Settings {
+    Settings {
+        arn: String::new(),
+        uri: repository.to_string(),
+        mutability: Some(wanted.mutability.as_ecr()),
+        filters: wanted.mutability.filters().to_vec(),
+        scan_on_push: wanted.scan_on_push,
+        encryption: Some(wanted.encryption.clone()),
     }
 }
 
@@ -326,7 +347,8 @@ mod tests {
                 uri: String::new(),
                 mutability: Some(mutability.clone()),
                 filters: filters.iter().map(|&filter| filter.to_owned()).collect(),
-                differences: vec![],
+                scan_on_push: true,
+                encryption: None,
             };
             assert_eq!(settings.is_immutable(&tag.parse().unwrap()), immutable, "{mutability:?} {filters:?} {tag}");
         }

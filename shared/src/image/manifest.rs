@@ -94,6 +94,9 @@ pub struct ImageManifest {
     /// What a referrer speaks of.
     #[serde(default)]
     pub subject: Option<Descriptor>,
+    /// Free-form notes; the commit for one.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A manifest of manifests.
@@ -109,6 +112,9 @@ pub struct Index {
     /// What a referrer speaks of.
     #[serde(default)]
     pub subject: Option<Descriptor>,
+    /// Free-form notes; the commit for one.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Reads `null` as the default, since several producers write it for "none".
@@ -193,6 +199,17 @@ pub struct ImageConfig {
     /// The layers, uncompressed.
     #[serde(default)]
     pub rootfs: RootFs,
+    /// How it is run; only its labels are read.
+    #[serde(default)]
+    pub config: Option<Execution>,
+}
+
+/// How an image is run (OCI image spec, `config.md`, "config").
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Execution {
+    /// Free-form notes, inherited from base images.
+    #[serde(rename = "Labels", default, deserialize_with = "null_as_default")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The layers of an image config.

@@ -67,6 +67,13 @@ impl MediaType {
         matches!(self.0.as_str(), Self::OCI_CONFIG | Self::DOCKER_CONFIG)
     }
 
+    /// Whether it names a file system layer, compressed or not, foreign or not.
+    pub fn is_layer(&self) -> bool {
+        ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."]
+            .iter()
+            .any(|start| self.0.starts_with(start))
+    }
+
     /// Whether the blob may lawfully be absent: a foreign (non-distributable) layer, fetched from its URLs.
     pub fn is_foreign_layer(&self) -> bool {
         self.0.contains(".foreign.") || self.0.contains("nondistributable")

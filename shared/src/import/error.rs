@@ -6,6 +6,7 @@ use crate::disposition::Disposition;
 use crate::ecr::{RegistryError, RepositoryError};
 use crate::image::{Digest, Repository, Tag};
 use crate::naming::NamingError;
+use crate::notify::NotifyError;
 use crate::object::{ObjectError, ObjectId};
 use crate::plan::PlanError;
 use crate::receipt::LayersDone;
@@ -33,6 +34,9 @@ pub enum ImportError {
     /// The ledger, a record or the receipt could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// People could not be told.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// A layer did not go through.
     #[error("the layer {entry:?} cannot be imported")]
     Layer {
@@ -122,7 +126,12 @@ impl ImportError {
             Self::Superseded { .. } | Self::Deleted { .. } | Self::Object(ObjectError::Gone { .. }) => "superseded",
             Self::OutOfTime { .. } => "time",
             Self::Object(ObjectError::Changed { .. } | ObjectError::Archived { .. }) => "object",
-            Self::Object(_) | Self::Repository(_) | Self::Registry(_) | Self::State(_) | Self::Nothing => "network",
+            Self::Object(_)
+            | Self::Repository(_)
+            | Self::Registry(_)
+            | Self::State(_)
+            | Self::Notify(_)
+            | Self::Nothing => "network",
         }
     }
 
@@ -134,6 +143,7 @@ impl ImportError {
             | Self::Layer { source: LayerError::Object(ObjectError::Call(call)), .. }
             | Self::Repository(RepositoryError::Call(call)) => Some(call).filter(|call| call.is_denied()),
             Self::State(state) => state.denied_call(),
+            Self::Notify(notify) => notify.denied_call(),
             Self::Registry(registry) => {
                 return registry.denied_action().map(|action| (action, "the repository"));
             }
@@ -170,7 +180,7 @@ impl ImportError {
             Self::Object(ObjectError::Changed { .. } | ObjectError::Archived { .. }) => {
                 "upload the file again".to_owned()
             }
-            Self::Object(_) | Self::Registry(_) | Self::State(_) | Self::Nothing => {
+            Self::Object(_) | Self::Registry(_) | Self::State(_) | Self::Notify(_) | Self::Nothing => {
                 "not the upload's fault: send it round again once the cause is gone".to_owned()
             }
         }
@@ -194,6 +204,7 @@ impl Disposed for ImportError {
             Self::Repository(error) => error.disposition(),
             Self::Registry(error) => error.disposition(),
             Self::State(error) => error.disposition(),
+            Self::Notify(error) => error.disposition(),
             Self::Layer { source, .. } => source.disposition(),
             Self::Naming(_)
             | Self::WrongDiffId { .. }

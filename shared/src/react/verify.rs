@@ -1,6 +1,4 @@
 //! Verification: reading back what the registry holds and comparing it with what was meant.
-//!
-//! Until a function of its own does so for every push, import does it for what it pushed.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +6,9 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::facts::{self, Facts};
 use crate::ecr::{Registry, RegistryError};
-use crate::image::manifest::Parsed;
+use crate::image::manifest::{ImageConfig, ImageManifest, Parsed};
 use crate::image::{Descriptor, Digest, Manifest, Repository};
 use crate::limits;
 
@@ -43,8 +42,20 @@ pub struct Check {
     pub found: String,
 }
 
-/// Reads `digest` back from `repository`, with everything below it: each manifest must hash to its digest, each
-/// config and layer must be there in its size. One request for each of them.
+/// What was found, and what the image says of itself where it could be read.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// What was found.
+    pub verification: Verification,
+    /// What the image says.
+    pub facts: Option<Facts>,
+}
+
+/// Reads `digest` back from `repository`, with everything below it.
+///
+/// Each manifest must hash to its digest, each config and layer must be there in its size, and an image's config must
+/// list as many layers as its manifest and name its platform. One request for each of them. `config` is what import
+/// recorded as the image's ID, if it did.
 ///
 /// # Errors
 ///
@@ -52,66 +63,155 @@ pub struct Check {
 pub async fn verify(
     registry: &Registry,
     repository: &Repository,
-    digests: &[Digest],
+    digest: Digest,
+    config: Option<Digest>,
     at: Timestamp,
-) -> Result<Verification, RegistryError> {
-    let mut failures = Vec::new();
-    let mut blobs: Vec<Descriptor> = Vec::new();
+) -> Result<Verified, RegistryError> {
+    let mut checks = Checks { registry, repository, manifests: 0, blobs: Vec::new(), failures: Vec::new() };
     let mut seen: BTreeSet<Digest> = BTreeSet::new();
-    let mut open: Vec<Digest> = digests.to_vec();
-    let mut manifests = 0;
-    while let Some(digest) = open.pop() {
-        if !seen.insert(digest) || seen.len() > limits::MANIFESTS {
+    let mut open = vec![digest];
+    let mut root = None;
+    let mut largest_bytes = 0;
+    while let Some(next) = open.pop() {
+        if !seen.insert(next) || seen.len() > limits::MANIFESTS {
             continue;
         }
+        let Some((manifest, facts)) = checks.manifest(next).await? else { continue };
+        if let Parsed::Index(index) = &manifest.parsed {
+            open.extend(index.manifests.iter().map(|child| child.digest));
+        }
+        if next == digest {
+            checks.recorded(&manifest, config);
+            root = Some(facts);
+        } else {
+            largest_bytes = largest_bytes.max(facts.size_bytes);
+        }
+    }
+    let facts = root.map(|facts| Facts { size_bytes: facts.size_bytes.max(largest_bytes), ..facts });
+    let (manifests, blobs, failures) = checks.finish().await?;
+    let verification = Verification { passed: failures.is_empty(), at, manifests, blobs, failures };
+    Ok(Verified { verification, facts })
+}
+
+/// Everything checked so far.
+struct Checks<'a> {
+    registry: &'a Registry,
+    repository: &'a Repository,
+    manifests: usize,
+    blobs: Vec<Descriptor>,
+    failures: Vec<Check>,
+}
+
+impl Checks<'_> {
+    fn failed(&mut self, what: String, wanted: impl Into<String>, found: impl Into<String>) {
+        self.failures.push(Check { what, wanted: wanted.into(), found: found.into() });
+    }
+
+    /// One manifest: there, with its digest, and understood.
+    async fn manifest(&mut self, digest: Digest) -> Result<Option<(Manifest, Facts)>, RegistryError> {
         let what = format!("manifest {digest}");
-        let mut failed = |wanted: String, found: String| {
-            failures.push(Check { what: what.clone(), wanted, found });
-        };
-        let Some(stored) = registry.manifest(repository, &digest.to_string()).await? else {
-            failed("in the repository".to_owned(), "not there".to_owned());
-            continue;
+        let stored = match self.registry.manifest(self.repository, &digest.to_string()).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => {
+                self.failed(what, "in the repository", "not there");
+                return Ok(None);
+            }
+            Err(RegistryError::TooLarge { limit_bytes, .. }) => {
+                self.failed(what, format!("at most {limit_bytes} bytes"), "more");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         if stored.digest != digest {
-            failed(digest.to_string(), stored.digest.to_string());
-            continue;
+            self.failed(what, digest.to_string(), stored.digest.to_string());
+            return Ok(None);
         }
-        match Manifest::parse(stored.bytes, stored.media_type) {
-            Ok(Manifest { parsed: Parsed::Index(index), .. }) => {
-                open.extend(index.manifests.iter().map(|child| child.digest));
-            }
-            Ok(Manifest { parsed: Parsed::Image(image), .. }) => {
-                let present = image.layers.into_iter().filter(|layer| layer.urls.is_empty());
-                blobs.extend(std::iter::once(image.config).chain(present));
-            }
+        let manifest = match Manifest::parse(stored.bytes, stored.media_type) {
+            Ok(manifest) => manifest,
             Err(error) => {
-                failed("a manifest".to_owned(), error.to_string());
-                continue;
+                self.failed(what, "a manifest", error.to_string());
+                return Ok(None);
+            }
+        };
+        let config = match &manifest.parsed {
+            Parsed::Index(_) => None,
+            Parsed::Image(image) => {
+                let present = image.layers.iter().filter(|layer| layer.urls.is_empty()).cloned();
+                self.blobs.extend(std::iter::once(image.config.clone()).chain(present));
+                if facts::has_image_config(image) { self.config(image).await? } else { None }
+            }
+        };
+        self.manifests += 1;
+        let facts = Facts::of(&manifest, config.as_ref());
+        Ok(Some((manifest, facts)))
+    }
+
+    /// The config of an image: readable, and fitting its manifest.
+    async fn config(&mut self, image: &ImageManifest) -> Result<Option<ImageConfig>, RegistryError> {
+        let digest = image.config.digest;
+        let what = format!("config {digest}");
+        let bytes = match self.registry.small_blob(self.repository, digest).await {
+            Ok(Some(bytes)) => bytes,
+            // That it is not there is found with the other blobs.
+            Ok(None) => return Ok(None),
+            Err(RegistryError::TooLarge { limit_bytes, .. }) => {
+                self.failed(what, format!("at most {limit_bytes} bytes"), "more");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let found = Digest::of(&bytes);
+        if found != digest {
+            self.failed(what, digest.to_string(), found.to_string());
+            return Ok(None);
+        }
+        let config: ImageConfig = match serde_json::from_slice(&bytes) {
+            Ok(config) => config,
+            Err(error) => {
+                self.failed(what, "an image config", error.to_string());
+                return Ok(None);
+            }
+        };
+        if let Some((part, wanted, found)) = facts::broken(image, &config) {
+            self.failed(format!("{part} ({digest})"), wanted, found);
+        }
+        Ok(Some(config))
+    }
+
+    /// Whether the image is the one that import meant.
+    fn recorded(&mut self, manifest: &Manifest, config: Option<Digest>) {
+        if let (Some(wanted), Some(image)) = (config, manifest.as_image())
+            && image.config.digest != wanted
+        {
+            let what = "the image ID that import recorded".to_owned();
+            self.failed(what, wanted.to_string(), image.config.digest.to_string());
+        }
+    }
+
+    /// Looks at every blob; gives manifests, blobs and failures.
+    async fn finish(mut self) -> Result<(usize, usize, Vec<Check>), RegistryError> {
+        self.blobs.sort_by_key(|blob| blob.digest);
+        self.blobs.dedup_by_key(|blob| blob.digest);
+        let (registry, repository) = (self.registry, self.repository);
+        let checks: Vec<_> = std::mem::take(&mut self.blobs)
+            .into_iter()
+            .map(|blob| async move {
+                let size = registry.blob_size(repository, blob.digest).await?;
+                Ok::<_, RegistryError>((blob, size))
+            })
+            .collect();
+        let sizes: Vec<(Descriptor, Option<u64>)> = stream::iter(checks).buffered(CHECKS_AT_ONCE).try_collect().await?;
+        let mut available = 0;
+        for (blob, size) in sizes {
+            match size {
+                // 0: the registry redirects to the bytes without naming their size.
+                Some(size) if size == blob.size_bytes || size == 0 => available += 1,
+                found => {
+                    let found = found.map_or_else(|| "not there".to_owned(), |size| format!("{size} bytes"));
+                    self.failed(format!("blob {}", blob.digest), format!("{} bytes", blob.size_bytes), found);
+                }
             }
         }
-        manifests += 1;
+        Ok((self.manifests, available, self.failures))
     }
-    blobs.sort_by_key(|blob| blob.digest);
-    blobs.dedup_by_key(|blob| blob.digest);
-    let checks: Vec<_> = blobs
-        .into_iter()
-        .map(|blob| async move {
-            let size = registry.blob_size(repository, blob.digest).await?;
-            Ok::<_, RegistryError>((blob, size))
-        })
-        .collect();
-    let sizes: Vec<(Descriptor, Option<u64>)> = stream::iter(checks).buffered(CHECKS_AT_ONCE).try_collect().await?;
-    let mut available = 0;
-    for (blob, size) in sizes {
-        match size {
-            // 0: the registry redirects to the bytes without naming their size.
-            Some(size) if size == blob.size_bytes || size == 0 => available += 1,
-            found => failures.push(Check {
-                what: format!("blob {}", blob.digest),
-                wanted: format!("{} bytes", blob.size_bytes),
-                found: found.map_or_else(|| "not there".to_owned(), |size| format!("{size} bytes")),
-            }),
-        }
-    }
-    Ok(Verification { passed: failures.is_empty(), at, manifests, blobs: available, failures })
 }

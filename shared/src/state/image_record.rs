@@ -1,15 +1,29 @@
 //! The image record: everything known of one manifest in one repository.
 //!
-//! Import writes it before it puts the manifest; whoever verifies, judges or tells finds here what was meant.
+//! Import writes it before it puts the manifest; whoever verifies, judges, releases or tells finds here what was meant
+//! and what was done, and writes down what it did.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Documents, StateError};
 use crate::image::{Digest, Repository, Tag};
-use crate::react::Verification;
+use crate::limits;
+use crate::react::{Facts, Verdict, Verification};
 
 /// Uploads remembered for one image, newest first.
 const UPLOADS: usize = 100;
+
+/// Indexes remembered that name one image: as many as a year of nightly builds on one base could make.
+const PARENTS: usize = 400;
+
+/// Facts remembered as told, the newest: one for each tag and upload, so more than anybody waits for.
+const TOLD: usize = 400;
+
+/// Where all records are.
+const FOLDER: &str = "images/";
 
 /// `images/<repository>/<digest>.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,16 +32,69 @@ pub struct ImageRecord {
     pub repository: Repository,
     /// The manifest's digest.
     pub digest: Digest,
-    /// The config's digest: the image ID, where this is one image.
+    /// The config's digest: the image ID, where this is one image that import made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Digest>,
-    /// The uploads it came from, newest first.
+    /// The uploads it came from, newest first; none for an image that another client pushed.
+    #[serde(default)]
     pub uploads: Vec<UploadRecord>,
     /// The tags that uploads asked for.
+    #[serde(default)]
     pub wanted_tags: Vec<Tag>,
+    /// The commit that an upload named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The indexes that name it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Digest>,
+    /// When it was first pushed, by ECR's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed_at: Option<Timestamp>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
     /// What was found when it was read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// What the policy says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Since when it is released, and why. Never taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Released>,
+    /// What people were told of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, Told>,
+}
+
+/// Since when an image is released, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Since when.
+    pub at: Timestamp,
+    /// What let it go.
+    pub by: ReleasedBy,
+}
+
+/// What let an image go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleasedBy {
+    /// It was verified, and the gate asks for no more.
+    Verification,
+    /// It was verified, and its verdict allows it.
+    Verdict,
+    /// Somebody released it by hand.
+    Hand,
+}
+
+/// One fact that was told, or is being told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// When somebody took it upon them.
+    pub claimed_at: Timestamp,
+    /// Whether they did it.
+    pub done: bool,
 }
 
 /// One upload of an image.
@@ -51,7 +118,77 @@ pub struct ImageRecords {
 const WANTED: &str = "an image record";
 
 fn key(repository: &Repository, digest: Digest) -> String {
-    format!("images/{repository}/{digest}.json")
+    format!("{FOLDER}{repository}/{digest}.json")
+}
+
+impl ImageRecord {
+    /// A record of an image of which nothing is known yet.
+    pub fn new(repository: &Repository, digest: Digest) -> Self {
+        Self {
+            repository: repository.clone(),
+            digest,
+            config: None,
+            uploads: Vec::new(),
+            wanted_tags: Vec::new(),
+            revision: None,
+            parents: Vec::new(),
+            pushed_at: None,
+            facts: None,
+            verification: None,
+            verdict: None,
+            released: None,
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// Notes that `upload` wants this image under `tags`; what is known already is kept.
+    pub fn want(&mut self, config: Option<Digest>, tags: &[Tag], revision: Option<&str>, upload: &UploadRecord) {
+        self.config = self.config.or(config);
+        self.revision = revision.map(str::to_owned).or(self.revision.take());
+        self.uploads.retain(|known| known != upload);
+        self.uploads.insert(0, upload.clone());
+        self.uploads.truncate(UPLOADS);
+        let new: Vec<Tag> = tags.iter().filter(|tag| !self.wanted_tags.contains(tag)).cloned().collect();
+        self.wanted_tags.extend(new);
+    }
+
+    /// Notes that the index `parent` names this image.
+    pub fn named_by(&mut self, parent: Digest) {
+        if !self.parents.contains(&parent) {
+            self.parents.insert(0, parent);
+            self.parents.truncate(PARENTS);
+        }
+    }
+
+    /// Takes it upon the caller to tell `fact`; `false` when it was told, or somebody is about to.
+    pub fn claim(&mut self, fact: &str, now: Timestamp) -> bool {
+        claim(&mut self.told, fact, now)
+    }
+
+    /// Whether something is left to tell by somebody who claimed it and died.
+    pub fn has_stale_claim(&self, now: Timestamp) -> bool {
+        let stale = |told: &Told| !told.done && now.duration_since(told.claimed_at).unsigned_abs() > limits::CLAIM;
+        self.told.values().any(stale)
+    }
+}
+
+/// Takes it upon the caller to tell `fact`, unless `told` says that it was told, or that somebody is about to.
+pub fn claim(told: &mut BTreeMap<String, Told>, fact: &str, now: Timestamp) -> bool {
+    let is_free = match told.get(fact) {
+        None => true,
+        Some(known) if known.done => false,
+        // Whoever claimed it has died on the way.
+        Some(known) => now.duration_since(known.claimed_at).unsigned_abs() > limits::CLAIM,
+    };
+    if is_free {
+        told.insert(fact.to_owned(), Told { claimed_at: now, done: false });
+        while told.len() > TOLD {
+            let oldest = told.iter().min_by_key(|(_, known)| known.claimed_at).map(|(fact, _)| fact.clone());
+            let Some(oldest) = oldest else { break };
+            told.remove(&oldest);
+        }
+    }
+    is_free
 }
 
 impl ImageRecords {
@@ -60,7 +197,7 @@ impl ImageRecords {
         Self { documents }
     }
 
-    /// The record of one image, if there is one.
+    /// The record of one image, if there is one. One request.
     ///
     /// # Errors
     ///
@@ -69,55 +206,85 @@ impl ImageRecords {
         Ok(self.documents.read(&key(repository, digest), WANTED).await?.map(|read| read.value))
     }
 
-    /// Notes that `upload` wants this image under `tags`; what is known already is kept.
+    /// Changes the record of one image, made if there is none; `change` may be called several times, and its change is
+    /// written only if there is one. Gives the record as it is then. Two requests, more under contention.
     ///
     /// # Errors
     ///
     /// [`StateError`]
-    pub async fn want(
+    pub async fn update(
         &self,
         repository: &Repository,
         digest: Digest,
-        config: Option<Digest>,
-        tags: &[Tag],
-        upload: &UploadRecord,
-    ) -> Result<(), StateError> {
-        self.documents
+        mut change: impl FnMut(&mut ImageRecord) + Send,
+    ) -> Result<ImageRecord, StateError> {
+        let mut seen = None;
+        let written = self
+            .documents
             .update(&key(repository, digest), WANTED, |known: Option<ImageRecord>| {
-                let mut record = known.unwrap_or_else(|| ImageRecord {
-                    repository: repository.clone(),
-                    digest,
-                    config,
-                    uploads: Vec::new(),
-                    wanted_tags: Vec::new(),
-                    verification: None,
-                });
-                record.config = record.config.or(config);
-                record.uploads.retain(|known| known != upload);
-                record.uploads.insert(0, upload.clone());
-                record.uploads.truncate(UPLOADS);
-                let new: Vec<Tag> = tags.iter().filter(|tag| !record.wanted_tags.contains(tag)).cloned().collect();
-                record.wanted_tags.extend(new);
-                Some(record)
+                let is_new = known.is_none();
+                let known = known.unwrap_or_else(|| ImageRecord::new(repository, digest));
+                let mut record = known.clone();
+                change(&mut record);
+                let is_changed = is_new || record != known;
+                seen = Some(known);
+                is_changed.then_some(record)
             })
-            .await
+            .await?;
+        Ok(written.or(seen).unwrap_or_else(|| ImageRecord::new(repository, digest)))
     }
 
-    /// Writes down what verification found.
+    /// Where records lie, at most a thousand of them after `after`: repository and digest, with the key to go on from.
+    /// One request.
     ///
     /// # Errors
     ///
     /// [`StateError`]
-    pub async fn verified(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        verification: &Verification,
-    ) -> Result<(), StateError> {
-        self.documents
-            .update(&key(repository, digest), WANTED, |known: Option<ImageRecord>| {
-                known.map(|record| ImageRecord { verification: Some(verification.clone()), ..record })
-            })
-            .await
+    pub async fn list(&self, after: Option<&str>) -> Result<Vec<(String, Repository, Digest)>, StateError> {
+        let keys = self.documents.keys(FOLDER, after).await?;
+        let place = |key: String| {
+            let (repository, digest) = key.strip_prefix(FOLDER)?.strip_suffix(".json")?.rsplit_once('/')?;
+            let (repository, digest) = (repository.parse().ok()?, digest.parse().ok()?);
+            Some((key, repository, digest))
+        };
+        Ok(keys.into_iter().filter_map(place).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn record() -> ImageRecord {
+        ImageRecord::new(&"team/app".parse().unwrap(), Digest::of(b"manifest"))
+    }
+
+    #[test]
+    fn a_fact_is_claimed_once_until_its_claim_is_stale() {
+        let mut record = record();
+        assert!(record.claim("released:1.0", at(0)));
+        assert!(!record.claim("released:1.0", at(1)), "somebody is about to tell it");
+        assert!(record.claim("released:1.1", at(1)), "another fact");
+        assert!(!record.has_stale_claim(at(60)));
+        assert!(record.has_stale_claim(at(130)));
+        assert!(record.claim("released:1.0", at(130)), "they died");
+        record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true });
+        assert!(!record.claim("released:1.0", at(9_999)), "it was told");
+    }
+
+    #[test]
+    fn lists_are_bounded_and_the_newest_stay() {
+        let mut record = record();
+        for second in 0..500 {
+            assert!(record.claim(&format!("fact {second}"), at(second)));
+            record.named_by(Digest::of(&second.to_be_bytes()));
+        }
+        assert_eq!((record.told.len(), record.parents.len()), (TOLD, PARENTS));
+        assert!(record.told.contains_key("fact 499") && !record.told.contains_key("fact 0"));
+        assert_eq!(record.parents[0], Digest::of(&499_i64.to_be_bytes()));
     }
 }

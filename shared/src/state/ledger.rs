@@ -78,5 +78,6 @@ impl Ledger {
                 Some(record)
             })
             .await
+            .map(|_| ())
     }
 }

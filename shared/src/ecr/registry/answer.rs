@@ -73,6 +73,13 @@ impl Refusal {
         }
     }
 
+    /// The error of a request to a signed address, which is not named.
+    pub(super) fn into_address_error(self, request: &str) -> RegistryError {
+        let Self { status, code, message, failure } = self;
+        let request = request.to_owned();
+        failure.unwrap_or(RegistryError::Refused { request, status: status.as_u16(), code, message })
+    }
+
     /// The error of putting a manifest under `reference`.
     pub(super) fn into_manifest_error(
         self,
@@ -121,7 +128,7 @@ pub(super) async fn limited_body(mut answer: Response, limit: u64, request: &str
     let mut body = BytesMut::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         if (body.len() + chunk.len()) as u64 > limit {
-            return Err(RegistryError::Malformed { request: request.to_owned(), wanted: "a body within its limit" });
+            return Err(RegistryError::TooLarge { request: request.to_owned(), limit_bytes: limit });
         }
         body.extend_from_slice(&chunk);
     }

@@ -1,0 +1,55 @@
+//! A notice as people read it: what to do first, then what happened, where, and why. At most [`LINES`] lines.
+
+use super::{Notice, VerdictDetail};
+use crate::version::VERSION;
+
+/// What fits on a phone's screen twice.
+pub(super) const LINES: usize = 25;
+
+/// The message's text.
+pub(super) fn of(notice: &Notice, stack: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    match &notice.reason {
+        Some(reason) if !reason.fix.is_empty() => lines.extend(reason.fix.lines().map(str::to_owned)),
+        _ => lines.push("Nothing to do.".to_owned()),
+    }
+    lines.push(String::new());
+    lines.push(notice.headline.clone());
+    if let Some(reason) = &notice.reason {
+        lines.extend(reason.text.lines().map(str::to_owned));
+    }
+    lines.push(String::new());
+    let mut fact = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("{name:10} {value}"));
+        }
+    };
+    if let Some(image) = &notice.image {
+        fact("image", image.uri.clone());
+        fact("tags", image.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        fact("platforms", image.platforms.join(", "));
+    }
+    if let Some(upload) = &notice.upload {
+        let version = upload.version_id.as_deref().map(|version| format!(" (version {version})"));
+        fact("upload", format!("s3://{}/{}{}", upload.bucket, upload.key, version.unwrap_or_default()));
+    }
+    if let Some(verdict) = &notice.verdict {
+        fact("verdict", format!("{} by policy {} since {}", verdict.outcome.as_str(), verdict.policy, verdict.since));
+        fact("findings", counts(verdict));
+        fact("excepted", verdict.excepted.join(", "));
+    }
+    fact("stack", format!("{stack}, gantry {VERSION}"));
+    if let Some(verdict) = &notice.verdict {
+        let room = LINES.saturating_sub(lines.len());
+        lines.extend(verdict.findings.iter().take(room).map(|finding| format!("  {finding}")));
+    }
+    lines.truncate(LINES);
+    lines.join("\n")
+}
+
+/// `2 critical, 3 high`, the worst first.
+fn counts(verdict: &VerdictDetail) -> String {
+    let mut counts: Vec<_> = verdict.counts.iter().filter(|(_, count)| **count > 0).collect();
+    counts.sort_by_key(|(severity, _)| std::cmp::Reverse(severity.rank()));
+    counts.iter().map(|(severity, count)| format!("{count} {severity}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,132 @@
+//! Going through all image records for what no event brought: images without verification or verdict, a policy that
+//! changed, facts that somebody began to tell and did not.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::facts::Kind;
+use super::look::{Look, Reactor};
+use super::policy::Loaded;
+use super::{ReactError, release};
+use crate::config::ReleaseGate;
+use crate::disposition::chain;
+use crate::state::ImageRecord;
+
+/// Where a sweep that had no time left goes on.
+const CURSOR: &str = "sweep.json";
+
+const WANTED: &str = "where a sweep goes on";
+
+/// How far a sweep came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Records that were read.
+    pub records: usize,
+    /// Images that were looked at.
+    pub looked: usize,
+    /// Looks that failed; the next sweep takes them again.
+    pub failed: usize,
+    /// Whether the end was reached.
+    pub is_complete: bool,
+}
+
+/// What a sweep is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// Whatever is left to do.
+    Everything,
+    /// Images whose verdict was made under another policy.
+    Policy,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Cursor {
+    after: Option<String>,
+}
+
+impl Reactor {
+    /// Goes through the records until `deadline`, and looks at each image that something is left to do for. One request
+    /// for each record; a sweep of everything goes on where the last one stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`ReactError`], when records cannot be listed or read; a look that fails is counted, and does not end the sweep.
+    pub async fn sweep(&self, sweep: Sweep, policy: &Loaded, deadline: Instant) -> Result<Swept, ReactError> {
+        let mut swept = Swept::default();
+        let mut after = match sweep {
+            Sweep::Everything => self.state.read::<Cursor>(CURSOR, WANTED).await?.and_then(|read| read.value.after),
+            Sweep::Policy => None,
+        };
+        loop {
+            let page = self.records.list(after.as_deref()).await?;
+            if page.is_empty() {
+                swept.is_complete = true;
+                after = None;
+                break;
+            }
+            for (key, repository, digest) in page {
+                if Instant::now() >= deadline {
+                    break;
+                }
+                swept.records += 1;
+                if let Some(record) = self.records.find(&repository, digest).await?
+                    && self.is_due(&record, sweep, policy)
+                {
+                    swept.looked += 1;
+                    if let Err(error) = self.look(&Look::at(repository.clone(), digest), policy).await {
+                        swept.failed += 1;
+                        let error = chain(&error);
+                        tracing::error!(ecr.repository = %repository, image.digest = %digest, error, "a look failed");
+                    }
+                }
+                after = Some(key);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        if sweep == Sweep::Everything {
+            self.state.put(CURSOR, &Cursor { after }).await?;
+        }
+        Ok(swept)
+    }
+
+    fn is_due(&self, record: &ImageRecord, sweep: Sweep, policy: &Loaded) -> bool {
+        let now = (self.now)();
+        let is_judged = record.facts.as_ref().is_some_and(|facts| facts.kind != Kind::Artifact);
+        let is_other_policy =
+            record.verdict.as_ref().is_some_and(|verdict| verdict.policy != policy.policy.version) && is_judged;
+        match sweep {
+            Sweep::Policy => is_other_policy || (is_judged && self.is_open(record)),
+            Sweep::Everything => {
+                is_other_policy
+                    || record.has_stale_claim(now)
+                    || self.is_overdue(record, now)
+                    || (is_judged && self.is_open(record) && self.is_old(record, now))
+            }
+        }
+    }
+
+    /// Whether verification or verdict are missing for longer than a scan may take.
+    fn is_overdue(&self, record: &ImageRecord, now: Timestamp) -> bool {
+        let is_judged = record.facts.as_ref().is_none_or(|facts| facts.kind != Kind::Artifact);
+        let is_missing = record.verification.is_none() || (is_judged && record.verdict.is_none());
+        is_missing && self.is_old(record, now)
+    }
+
+    /// Whether it may yet be released.
+    fn is_open(&self, record: &ImageRecord) -> bool {
+        let terms =
+            release::Terms { gate: self.config.gate, released_by_hand: false, state_bucket: self.state_bucket() };
+        self.config.gate == ReleaseGate::Scan
+            && record.released.is_none()
+            && !matches!(release::standing(record, terms), release::Standing::Released(_))
+    }
+
+    fn is_old(&self, record: &ImageRecord, now: Timestamp) -> bool {
+        let wait = SignedDuration::try_from(self.config.scan_wait).unwrap_or(SignedDuration::MAX);
+        // One that import announced and that never came has no time of its own, and is looked at each time.
+        record.pushed_at.is_none_or(|pushed_at| now.duration_since(pushed_at) > wait)
+    }
+}
