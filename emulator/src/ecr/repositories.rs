@@ -8,7 +8,7 @@ use crate::{
     ecr::{
         Call, Ecr, Output, epoch,
         error::ApiError,
-        page,
+        limit, page,
         tags::{Tag, checked_tags},
     },
     images::{Encryption, Mutability, Repository, Settings, is_name, repository_arn},
@@ -107,7 +107,7 @@ impl Ecr {
         let wanted: DescribeRepositories = call.parse()?;
         let Some(names) = wanted.repository_names else {
             self.authorize(call, "ecr:DescribeRepositories", "*")?;
-            let limit = wanted.max_results.unwrap_or(100).clamp(1, 1000);
+            let limit = limit(wanted.max_results)?;
             let names = self.images.repositories();
             let (names, next) = page(names, wanted.next_token.as_deref(), limit, Clone::clone);
             let repositories: Vec<Value> =
