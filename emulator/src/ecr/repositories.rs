@@ -9,7 +9,7 @@ use crate::{
         Call, Ecr, Output, epoch,
         error::ApiError,
         limit, page,
-        tags::{Tag, checked_tags},
+        tags::{Tag, checked_tags, request_context},
     },
     images::{Encryption, Mutability, Repository, Settings, is_name, repository_arn},
 };
@@ -77,8 +77,7 @@ impl Ecr {
         let wanted: CreateRepository = call.parse()?;
         let name = wanted.repository_name;
         let tags = checked_tags(wanted.tags)?;
-        let context: Vec<(String, String)> =
-            tags.iter().map(|(key, value)| (format!("aws:RequestTag/{key}"), value.clone())).collect();
+        let context = request_context(&tags);
         let resource = repository_arn(&name);
         let mut actions = vec!["ecr:CreateRepository"];
         if !tags.is_empty() {
