@@ -213,6 +213,15 @@ mod tests {
             ("GET", "/_blobs/sha256:1", "", "registry:Download", "/_blobs/sha256:1"),
             ("GET", "/_emulator/stack", "", "emulator:Own", "/_emulator/stack"),
             ("POST", "/", "x-amz-target: AmazonSQS.SendMessage", "sqs:SendMessage", ""),
+            ("POST", "/", "x-amz-target: AWSEvents.PutEvents", "events:PutEvents", ""),
+            ("DELETE", "/uploads/a.tar", "", "s3:DeleteObject", "uploads/a.tar"),
+            (
+                "POST",
+                "/",
+                "x-amz-target: AmazonEC2ContainerRegistry_V20150921.DescribeImageScanFindings",
+                "ecr:DescribeImageScanFindings",
+                "",
+            ),
             (
                 "POST",
                 "/",
