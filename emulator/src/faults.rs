@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 use wildmatch::WildMatch;
 
 pub use classify::Operation;
+pub(crate) use classify::is_form;
 
 use crate::wire::Caller;
 
