@@ -162,6 +162,15 @@ fn epoch(time: Timestamp) -> Value {
     json!(milliseconds.as_secs_f64())
 }
 
+/// `maxResults`: 1 to 1,000, and 100 unless it says otherwise.
+fn limit(max_results: Option<usize>) -> Result<usize, ApiError> {
+    let limit = max_results.unwrap_or(100);
+    if (1..=1000).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(ApiError::invalid("maxResults", "Member must have value between 1 and 1000"))
+}
+
 /// One page of `items`: those after the one that `token` names, at most `limit`, and the next token.
 ///
 /// Tokens are the items' own names.
@@ -180,14 +189,21 @@ fn page<T>(items: Vec<T>, token: Option<&str>, limit: usize, name: impl Fn(&T) -
 mod tests_support {
     use std::path::Path;
 
+    use tokio::sync::mpsc::UnboundedReceiver;
+
     use super::*;
 
     /// An API over an empty store in `folder`, to be called by the user.
     pub(super) fn ecr(folder: &Path) -> Ecr {
+        ecr_and_events(folder).0
+    }
+
+    /// The same, and what it announces.
+    pub(super) fn ecr_and_events(folder: &Path) -> (Ecr, UnboundedReceiver<Value>) {
         let images = Arc::new(Images::open(folder.to_owned(), None).unwrap());
-        let (events, _) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let gate = Arc::new(Gate::new(Vec::new()));
-        Ecr::new(images, gate, events, "http://127.0.0.1:1")
+        (Ecr::new(images, gate, sender, "http://127.0.0.1:1"), events)
     }
 
     /// Puts an image of one layer with the text `layer` into the repository `ab`; its manifest.

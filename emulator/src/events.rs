@@ -13,6 +13,7 @@ pub use api::Events;
 pub use pattern::{Pattern, PatternError};
 
 use crate::{
+    account,
     iam::{self, Statement},
     sqs::{Extras, Queues, SqsError},
     template::{Rule, Target, Template},
@@ -124,7 +125,8 @@ impl Bus {
             .filter(|statement| statement.names_service(SERVICE))
             .cloned()
             .collect();
-        let context = [("aws:SourceArn".to_owned(), rule.arn.clone())];
+        let context = [("aws:SourceArn", rule.arn.as_str()), ("aws:SourceAccount", account::ID)];
+        let context = context.map(|(key, value)| (key.to_owned(), value.to_owned()));
         if !iam::allows(&statements, "sqs:SendMessage", queue_arn, &context) {
             return Err(Refused {
                 code: "NO_PERMISSIONS",

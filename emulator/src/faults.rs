@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 use wildmatch::WildMatch;
 
 pub use classify::Operation;
+pub(crate) use classify::is_form;
 
 use crate::wire::Caller;
 
@@ -18,7 +19,7 @@ use crate::wire::Caller;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Which operation, with `*` and `?`: `s3:GetObject`, `ecr:CreateRepository`,
-    /// `registry:PutManifest`, `sqs:*`. [`Operation`] lists the names.
+    /// `registry:PutManifest`, `sqs:*`, `events:PutEvents`, `sns:Publish`. [`Operation`] lists the names.
     pub operation: String,
     /// Only calls whose resource contains this text.
     pub resource: Option<String>,

@@ -1,5 +1,6 @@
 //! Who may do what: access keys, registry passwords and the roles' policies.
 
+mod condition;
 mod policy;
 
 pub(crate) use policy::allows;

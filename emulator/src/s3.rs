@@ -39,7 +39,7 @@ pub struct BucketSettings {
     pub name: String,
     /// Whether versions are kept.
     pub versioned: bool,
-    /// Whether new objects are announced on the event bus.
+    /// Whether new and deleted objects are announced on the event bus.
     pub event_bridge: bool,
 }
 
@@ -64,8 +64,8 @@ pub struct S3 {
 impl S3 {
     /// Opens the buckets, each in the folder of its name below `root`, making those that are missing.
     ///
-    /// Every object that comes to exist in a bucket with `event_bridge` is announced to `events` as
-    /// an `Object Created` envelope.
+    /// Every object that comes to exist in a bucket with `event_bridge`, or is deleted from it, is
+    /// announced to `events` as an `Object Created` or `Object Deleted` envelope.
     ///
     /// # Errors
     ///

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 pub use api::Sns;
+pub(crate) use api::refuse;
 pub use error::SnsError;
 pub use notification::{Attribute, Notification, Publication};
 

@@ -5,6 +5,7 @@
 //! embedded AWS does not have (an alarm, a bucket policy): those are skipped.
 
 mod functions;
+mod links;
 mod parameters;
 mod resolve;
 mod resources;
@@ -12,10 +13,7 @@ mod schedules;
 mod topics;
 mod yaml;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -24,6 +22,7 @@ pub use resolve::ResolveError;
 pub use schedules::{Schedule, Scheduler};
 
 use crate::iam::{PolicyError, Statement};
+use links::Links;
 use resolve::Resolver;
 
 /// The resolved template.
@@ -254,13 +253,14 @@ impl Template {
             rules: BTreeMap::new(),
             functions: BTreeMap::new(),
         };
-        let mut policies: HashMap<String, Vec<Statement>> = HashMap::new();
-        let mut subscriptions = Vec::new();
-        let mut schedules = Vec::new();
+        let mut links = Links::default();
         for logical_id in resources.keys() {
             let Some(resource) = resources::Resource::resolve(logical_id, &resolver)? else {
                 continue;
             };
+            if links.read(&resource)? {
+                continue;
+            }
             let id = logical_id.clone();
             match resource.kind.as_str() {
                 "AWS::S3::Bucket" => {
@@ -269,43 +269,21 @@ impl Template {
                 "AWS::SQS::Queue" => {
                     template.queues.insert(id, resource.queue()?);
                 }
-                "AWS::SQS::QueuePolicy" => {
-                    for (url, statements) in resource.queue_policy()? {
-                        policies.entry(url).or_default().extend(statements);
-                    }
-                }
                 "AWS::SNS::Topic" => {
                     template.topics.insert(id, resource.topic()?);
                 }
-                "AWS::SNS::Subscription" => subscriptions.push(resource.subscription()?),
-                "AWS::Events::Rule" if resource.is_scheduled() => schedules.extend(resource.scheduled()?),
                 "AWS::Events::Rule" => {
                     template.rules.insert(id, resource.rule()?);
                 }
                 "AWS::Serverless::Function" => {
-                    let defaults = globals.get("Function");
-                    template.functions.insert(id, resource.function(defaults)?);
+                    let (function, policies) = resource.function(globals.get("Function"))?;
+                    links.attached.extend(policies.into_iter().map(|arn| (id.clone(), arn)));
+                    template.functions.insert(id, function);
                 }
                 _ => {}
             }
         }
-        for queue in template.queues.values_mut() {
-            queue.policy = policies.remove(&queue.url).unwrap_or_default();
-        }
-        for (logical_id, function_arn, schedule) in schedules {
-            let function = template.functions.values_mut().find(|function| function.arn == function_arn);
-            let function = function.ok_or_else(|| TemplateError::Unsupported {
-                logical_id,
-                what: format!("the schedule's target {function_arn}"),
-            })?;
-            function.schedules.push(schedule);
-        }
-        for (arn, subscription) in subscriptions {
-            // A topic of another stack is nobody's here.
-            if let Some(topic) = template.topics.values_mut().find(|topic| topic.arn == arn) {
-                topic.subscriptions.push(subscription);
-            }
-        }
+        links.tie(&mut template)?;
         Ok(template)
     }
 }

@@ -8,8 +8,9 @@ use std::convert::Infallible;
 use std::io;
 use uuid::Uuid;
 
-/// The largest form of the query protocol: 256 KiB, each byte escaped as three.
-pub(crate) const MAX_FORM_BYTES: usize = 1 << 20;
+/// The largest form of the query protocol that is read: several times what SNS takes, so that what is
+/// too long is told so.
+pub(crate) const MAX_FORM_BYTES: usize = 8 << 20;
 
 /// A request's or an answer's body, streamed; an error ends the connection.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;

@@ -75,11 +75,20 @@ pub(super) fn not_found(repository: &Repository, id: &ImageId) -> ApiError {
     )
 }
 
-/// The entry in `failures` for an image that is not there.
-pub(super) fn missing_image(id: &ImageId) -> Value {
-    json!({
-        "imageId": id,
-        "failureCode": "ImageNotFound",
-        "failureReason": "Requested image not found",
-    })
+/// The entry in `failures` for an id that means no image, or one that the caller cannot have.
+///
+/// The codes are those of the ECR API reference, `ImageFailure`.
+pub(super) fn failure(repository: &Repository, id: &ImageId) -> Value {
+    let (code, reason) = match (&id.image_digest, &id.image_tag) {
+        (None, None) => ("MissingDigestAndTag", "Image identifier must contain either an image digest or an image tag"),
+        (Some(digest), _) if digest.parse::<Digest>().is_err() => (
+            "InvalidImageDigest",
+            "Invalid request parameters: image digest should satisfy the regex '[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+'",
+        ),
+        (Some(digest), Some(tag)) if repository.resolve(digest).is_some() && repository.tags.contains_key(tag) => {
+            ("ImageTagDoesNotMatchDigest", "Tag does not match digest")
+        }
+        _ => ("ImageNotFound", "Requested image not found"),
+    };
+    json!({ "imageId": id, "failureCode": code, "failureReason": reason })
 }

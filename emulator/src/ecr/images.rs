@@ -1,6 +1,6 @@
 //! Images: described, read, put, tagged and deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,17 +10,19 @@ use crate::{
     ecr::{
         Call, Ecr, Output, epoch,
         error::ApiError,
-        image_id::{ImageId, check_count, find, id_name, missing_image, not_found},
-        page,
+        image_id::{ImageId, check_count, failure, find, id_name, not_found},
+        limit, page,
     },
     images::{Digest, Image, NewImage, Repository, image_action, is_tag},
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Ids {
+struct Named {
     repository_name: String,
     image_ids: Vec<ImageId>,
+    #[serde(default)]
+    accepted_media_types: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,6 +39,7 @@ struct Listing {
 #[serde(rename_all = "camelCase")]
 struct Filter {
     tag_status: Option<String>,
+    image_status: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,12 +75,14 @@ impl Ecr {
             return Ok(json!({"imageDetails": details}));
         }
         let status = status(wanted.filter.as_ref())?;
-        let limit = wanted.max_results.unwrap_or(100).clamp(1, 1000);
+        let limit = limit(wanted.max_results)?;
+        let active = is_active(wanted.filter.as_ref())?;
         let (details, next) = self.look(&name, |repository| {
+            let tagged: HashSet<&Digest> = repository.tags.values().collect();
             let all: Vec<Digest> = repository
                 .images
                 .keys()
-                .filter(|digest| status.admits(!repository.tags_of(digest).is_empty()))
+                .filter(|digest| active && status.admits(tagged.contains(digest)))
                 .copied()
                 .collect();
             let (digests, next) = page(all, wanted.next_token.as_deref(), limit, Digest::to_string);
@@ -97,6 +102,7 @@ impl Ecr {
         self.authorize(call, "ecr:ListImages", &name)?;
         let status = status(wanted.filter.as_ref())?;
         let ids = self.look(&name, |repository| {
+            let with_tag: HashSet<&Digest> = repository.tags.values().collect();
             let tagged = repository
                 .tags
                 .iter()
@@ -104,14 +110,14 @@ impl Ecr {
             let untagged = repository
                 .images
                 .keys()
-                .filter(|digest| repository.tags_of(digest).is_empty())
+                .filter(|digest| !with_tag.contains(digest))
                 .map(|digest| ImageId { image_digest: Some(digest.to_string()), image_tag: None });
             let mut ids: Vec<ImageId> =
                 tagged.chain(untagged).filter(|id| status.admits(id.image_tag.is_some())).collect();
             ids.sort_by_key(id_name);
             ids
         })?;
-        let limit = wanted.max_results.unwrap_or(100).clamp(1, 1000);
+        let limit = limit(wanted.max_results)?;
         let (ids, next) = page(ids, wanted.next_token.as_deref(), limit, id_name);
         let mut output = json!({"imageIds": ids});
         if let Some(next) = next {
@@ -121,25 +127,35 @@ impl Ecr {
     }
 
     /// `BatchGetImage`: manifests, byte for byte.
+    ///
+    /// ECR converts a manifest whose type is not accepted, or does not find it; here it is not found,
+    /// so that whoever forgets a type notices.
     pub(super) fn batch_get_image(&self, call: &Call) -> Output {
-        let wanted: Ids = call.parse()?;
+        let wanted: Named = call.parse()?;
         let name = wanted.repository_name;
         self.authorize(call, "ecr:BatchGetImage", &name)?;
         check_count(&wanted.image_ids)?;
         let found = self.look(&name, |repository| {
-            let find = |id: ImageId| {
-                let digest = find(repository, &id)?;
-                Some((digest, repository.images.get(&digest)?.clone()))
+            let accepted = |image: &Image| {
+                wanted.accepted_media_types.is_empty() || wanted.accepted_media_types.contains(&image.media_type)
             };
-            let ids = wanted.image_ids.into_iter();
-            ids.map(|id| (id.clone(), find(id))).collect::<Vec<_>>()
+            let find = |id: &ImageId| {
+                let digest = find(repository, id).ok_or_else(|| failure(repository, id))?;
+                let image = repository.images.get(&digest).filter(|image| accepted(image));
+                Ok((digest, image.ok_or_else(|| failure(repository, id))?.clone()))
+            };
+            let ids = wanted.image_ids.iter();
+            ids.map(|id| (id.clone(), find(id))).collect::<Vec<(ImageId, Result<_, Value>)>>()
         })?;
         let mut images = Vec::new();
         let mut failures = Vec::new();
         for (id, found) in found {
-            let Some((digest, image)) = found else {
-                failures.push(missing_image(&id));
-                continue;
+            let (digest, image) = match found {
+                Ok(found) => found,
+                Err(failure) => {
+                    failures.push(failure);
+                    continue;
+                }
             };
             let manifest = self.images.manifest_bytes(&digest)?;
             let id = ImageId { image_digest: Some(digest.to_string()), image_tag: id.image_tag };
@@ -195,9 +211,10 @@ impl Ecr {
         Ok(json!({"image": image}))
     }
 
-    /// `BatchDeleteImage`: an image goes with its last tag; a child of an index stays.
+    /// `BatchDeleteImage`: an image goes with its last tag; a child of an index stays. Each tag that
+    /// goes is told, and an image without one.
     pub(super) fn batch_delete_image(&self, call: &Call) -> Output {
-        let wanted: Ids = call.parse()?;
+        let wanted: Named = call.parse()?;
         let name = wanted.repository_name;
         self.authorize(call, "ecr:BatchDeleteImage", &name)?;
         check_count(&wanted.image_ids)?;
@@ -209,10 +226,10 @@ impl Ecr {
         let mut failures = Vec::new();
         for outcome in outcomes {
             match outcome {
-                Ok((ids, gone)) => {
-                    if let Some((digest, image)) = gone {
-                        let tag = ids.first().and_then(|id| id.image_tag.as_deref());
-                        let event = image_action("DELETE", &name, &digest, tag, &image);
+                Ok((ids, digest, image)) => {
+                    for id in &ids {
+                        let event = image_action("DELETE", &name, &digest, id.image_tag.as_deref(), &image);
+                        // Nobody listens while the stack is being stopped.
                         drop(self.events.send(event));
                     }
                     deleted.extend(ids);
@@ -250,6 +267,18 @@ fn status(filter: Option<&Filter>) -> Result<Status, ApiError> {
         Some(_) => {
             Err(ApiError::invalid("filter.tagStatus", "Member must satisfy enum value set: [ANY, TAGGED, UNTAGGED]"))
         }
+    }
+}
+
+/// Whether a filter admits images that are not archived; there are no others here.
+fn is_active(filter: Option<&Filter>) -> Result<bool, ApiError> {
+    match filter.and_then(|filter| filter.image_status.as_deref()) {
+        None | Some("ANY" | "ACTIVE") => Ok(true),
+        Some("ARCHIVED" | "ACTIVATING") => Ok(false),
+        Some(_) => Err(ApiError::invalid(
+            "filter.imageStatus",
+            "Member must satisfy enum value set: [ANY, ACTIVE, ARCHIVED, ACTIVATING]",
+        )),
     }
 }
 
@@ -297,11 +326,12 @@ fn detail(repository: &str, digest: &Digest, image: &Image, tags: Option<&Vec<&S
     detail
 }
 
-/// The ids that are gone, and the image, if it went with its last tag.
-type Deleted = (Vec<ImageId>, Option<(Digest, Image)>);
+/// The ids that are gone, and whose they were.
+type Deleted = (Vec<ImageId>, Digest, Image);
 
 fn delete(repository: &mut Repository, id: &ImageId) -> Result<Deleted, Value> {
-    let digest = find(repository, id).ok_or_else(|| missing_image(id))?;
+    let digest = find(repository, id).ok_or_else(|| failure(repository, id))?;
+    let image = repository.images.get(&digest).cloned().ok_or_else(|| failure(repository, id))?;
     let tags = repository.tags_of(&digest);
     let gone = match &id.image_tag {
         Some(tag) => vec![tag.clone()],
@@ -320,140 +350,15 @@ fn delete(repository: &mut Repository, id: &ImageId) -> Result<Deleted, Value> {
     for tag in &gone {
         repository.tags.remove(tag);
     }
-    let image = if gone.len() == tags.len() { repository.images.remove(&digest) } else { None };
-    if image.is_some() {
+    if gone.len() == tags.len() {
+        repository.images.remove(&digest);
         repository.past_tags.remove(&digest);
         repository.scans.remove(&digest);
     }
     let with = |image_tag| ImageId { image_digest: Some(digest.to_string()), image_tag };
     let ids = if gone.is_empty() { vec![with(None)] } else { gone.into_iter().map(|tag| with(Some(tag))).collect() };
-    Ok((ids, image.map(|image| (digest, image))))
+    Ok((ids, digest, image))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ecr::tests_support::{call, ecr, manifest as image};
-
-    const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-    const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-    fn index(child: &str) -> String {
-        json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [{
-                "mediaType": OCI_IMAGE,
-                "digest": Digest::of(child.as_bytes()).to_string(),
-                "size": child.len(),
-            }],
-        })
-        .to_string()
-    }
-
-    fn put(ecr: &Ecr, manifest: &str, tag: Option<&str>) -> Output {
-        let mut input = json!({"repositoryName": "ab", "imageManifest": manifest});
-        if let Some(tag) = tag {
-            input["imageTag"] = json!(tag);
-        }
-        ecr.put_image(&call(input))
-    }
-
-    fn with_repository(folder: &std::path::Path) -> Ecr {
-        let ecr = ecr(folder);
-        ecr.create_repository(&call(json!({"repositoryName": "ab"}))).unwrap();
-        ecr
-    }
-
-    fn ids(ecr: &Ecr, filter: &str) -> usize {
-        let listed = ecr.list_images(&call(json!({"repositoryName": "ab", "filter": {"tagStatus": filter}}))).unwrap();
-        listed["imageIds"].as_array().unwrap().len()
-    }
-
-    #[test]
-    fn images_are_put_retagged_described_and_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let ecr = with_repository(folder.path());
-        let manifest = image(&ecr, "layer");
-        let digest = Digest::of(manifest.as_bytes()).to_string();
-        put(&ecr, &manifest, Some("1")).unwrap();
-        put(&ecr, &manifest, Some("2")).unwrap();
-        let again = put(&ecr, &manifest, Some("2")).unwrap_err();
-        assert_eq!(again.name, "ImageAlreadyExistsException");
-        assert_eq!(
-            again.message,
-            format!(
-                "Image with digest '{digest}' and tag '2' already exists in the repository with name 'ab' in registry with id '123456789012'"
-            )
-        );
-        let described =
-            ecr.describe_images(&call(json!({"repositoryName": "ab", "imageIds": [{"imageTag": "2"}]}))).unwrap();
-        let detail = &described["imageDetails"][0];
-        assert_eq!(detail["imageTags"], json!(["1", "2"]));
-        assert_eq!(detail["imageSizeInBytes"], 11);
-        assert_eq!(detail["imageDigest"], json!(digest));
-        assert!(detail["imagePushedAt"].is_f64());
-        let got = ecr
-            .batch_get_image(&call(json!({
-                "repositoryName": "ab",
-                "imageIds": [{"imageDigest": digest}, {"imageTag": "3"}],
-            })))
-            .unwrap();
-        assert_eq!(got["images"][0]["imageManifest"], json!(manifest));
-        assert_eq!(got["failures"][0]["failureCode"], "ImageNotFound");
-        let missing =
-            ecr.describe_images(&call(json!({"repositoryName": "ab", "imageIds": [{"imageTag": "3"}]}))).unwrap_err();
-        assert_eq!(
-            missing.message,
-            "The image with imageId {imageDigest:'null', imageTag:'3'} does not exist within the repository with name 'ab' in the registry with id '123456789012'"
-        );
-        assert_eq!(ids(&ecr, "TAGGED"), 2);
-        assert_eq!(ids(&ecr, "UNTAGGED"), 0);
-    }
-
-    #[test]
-    fn refusals_have_ecrs_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let ecr = with_repository(folder.path());
-        let manifest = image(&ecr, "layer");
-        let other = image(&ecr, "other");
-        let lost = manifest.replace(&Digest::of(b"layer").to_string(), &Digest::of(b"lost").to_string());
-        let cases = [
-            (lost, None, "LayersNotFoundException"),
-            (index(&manifest), None, "ReferencedImagesNotFoundException"),
-            ("{}".to_owned(), None, "InvalidParameterException"),
-            (manifest.clone(), Some("a b"), "InvalidParameterException"),
-        ];
-        for (manifest, tag, expected) in cases {
-            assert_eq!(put(&ecr, &manifest, tag).unwrap_err().name, expected);
-        }
-        ecr.put_image_tag_mutability(&call(json!({"repositoryName": "ab", "imageTagMutability": "IMMUTABLE"})))
-            .unwrap();
-        put(&ecr, &manifest, Some("1")).unwrap();
-        let refused = put(&ecr, &other, Some("1")).unwrap_err();
-        assert_eq!(refused.name, "ImageTagAlreadyExistsException");
-        let same = put(&ecr, &manifest, Some("1")).unwrap_err();
-        assert_eq!(same.name, "ImageAlreadyExistsException");
-    }
-
-    #[test]
-    fn an_image_goes_with_its_last_tag_and_a_child_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let ecr = with_repository(folder.path());
-        let manifest = image(&ecr, "layer");
-        put(&ecr, &manifest, Some("1")).unwrap();
-        put(&ecr, &manifest, Some("2")).unwrap();
-        put(&ecr, &index(&manifest), Some("i")).unwrap();
-        let delete = |tag: &str| {
-            ecr.batch_delete_image(&call(json!({"repositoryName": "ab", "imageIds": [{"imageTag": tag}]}))).unwrap()
-        };
-        assert_eq!(delete("1")["imageIds"][0]["imageTag"], "1");
-        assert_eq!(ids(&ecr, "ANY"), 2);
-        let refused = delete("2");
-        assert_eq!(refused["failures"][0]["failureCode"], "ImageReferencedByManifestList");
-        delete("i");
-        delete("2");
-        assert_eq!(ids(&ecr, "ANY"), 0);
-        assert_eq!(delete("2")["failures"][0]["failureCode"], "ImageNotFound");
-    }
-}
+mod tests;

@@ -8,8 +8,8 @@ use crate::{
     ecr::{
         Call, Ecr, Output, epoch,
         error::ApiError,
-        page,
-        tags::{Tag, checked_tags},
+        limit, page,
+        tags::{Tag, checked_tags, request_context},
     },
     images::{Encryption, Mutability, Repository, Settings, is_name, repository_arn},
 };
@@ -77,8 +77,7 @@ impl Ecr {
         let wanted: CreateRepository = call.parse()?;
         let name = wanted.repository_name;
         let tags = checked_tags(wanted.tags)?;
-        let context: Vec<(String, String)> =
-            tags.iter().map(|(key, value)| (format!("aws:RequestTag/{key}"), value.clone())).collect();
+        let context = request_context(&tags);
         let resource = repository_arn(&name);
         let mut actions = vec!["ecr:CreateRepository"];
         if !tags.is_empty() {
@@ -107,7 +106,7 @@ impl Ecr {
         let wanted: DescribeRepositories = call.parse()?;
         let Some(names) = wanted.repository_names else {
             self.authorize(call, "ecr:DescribeRepositories", "*")?;
-            let limit = wanted.max_results.unwrap_or(100).clamp(1, 1000);
+            let limit = limit(wanted.max_results)?;
             let names = self.images.repositories();
             let (names, next) = page(names, wanted.next_token.as_deref(), limit, Clone::clone);
             let repositories: Vec<Value> =

@@ -10,6 +10,7 @@ use crate::{
         Call, Ecr, Output, epoch,
         error::ApiError,
         image_id::{ImageId, find, not_found},
+        limit,
     },
     images::{
         Digest, Finding, FindingStatus, Repository, ScanEntry, ScanKind, ScanType, Scanning, counts, enhanced_finding,
@@ -34,10 +35,7 @@ impl Ecr {
         let wanted: Subject = call.parse()?;
         let name = &wanted.repository_name;
         self.authorize(call, "ecr:DescribeImageScanFindings", name)?;
-        let limit = wanted.max_results.unwrap_or(100);
-        if !(1..=1000).contains(&limit) {
-            return Err(ApiError::invalid("maxResults", "Member must have value between 1 and 1000"));
-        }
+        let limit = limit(wanted.max_results)?;
         let from = match &wanted.next_token {
             Some(token) => {
                 token.parse::<usize>().ok().ok_or_else(|| ApiError::invalid("nextToken", "Invalid token"))?

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     ecr::{Call, Ecr, Output, error::ApiError},
-    images::repository_arn,
+    images::{Repository, repository_arn},
 };
 
 /// ECR API reference, `Tag` and `CreateRepository`.
@@ -41,7 +41,9 @@ impl Ecr {
         let wanted: Resource = call.parse()?;
         let name = repository_of(&wanted.arn)?;
         let tags = checked_tags(wanted.tags)?;
-        self.authorize(call, "ecr:TagResource", name)?;
+        let mut context = self.images.read(name, Repository::context).unwrap_or_default();
+        context.extend(request_context(&tags));
+        self.gate.check(&call.caller, "ecr:TagResource", &repository_arn(name), &context)?;
         let all = self.look(name, |repository| {
             let mut all = repository.resource_tags.clone();
             all.extend(tags);
@@ -109,6 +111,12 @@ pub(super) fn checked_tags(tags: Vec<Tag>) -> Result<BTreeMap<String, String>, A
     Ok(checked)
 }
 
+/// The condition keys of a call that brings tags.
+pub(super) fn request_context(tags: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let keys = tags.keys().map(|key| ("aws:TagKeys".to_owned(), key.clone()));
+    tags.iter().map(|(key, value)| (format!("aws:RequestTag/{key}"), value.clone())).chain(keys).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +137,9 @@ mod tests {
         let many: Vec<_> = (0..50).map(|number| json!({"Key": format!("k{number}"), "Value": ""})).collect();
         let refused = ecr.tag_resource(&call(json!({"resourceArn": arn, "tags": many}))).unwrap_err();
         assert_eq!(refused.name, "TooManyTagsException");
+        let context = request_context(&BTreeMap::from([("a".to_owned(), "1".to_owned())]));
+        let want = [("aws:RequestTag/a", "1"), ("aws:TagKeys", "a")];
+        assert!(context.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(want));
         for arn in ["", "ab", "arn:aws:ecr:us-east-1:123456789012:repository/"] {
             let refused = ecr.list_tags_for_resource(&call(json!({"resourceArn": arn}))).unwrap_err();
             assert_eq!(refused.name, "InvalidParameterException", "{arn}");

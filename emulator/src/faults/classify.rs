@@ -82,7 +82,7 @@ impl Operation {
 }
 
 /// Whether the request is of the query protocol: who asks for what is in its body.
-fn is_form(headers: &HeaderMap) -> bool {
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
 }
@@ -213,6 +213,15 @@ mod tests {
             ("GET", "/_blobs/sha256:1", "", "registry:Download", "/_blobs/sha256:1"),
             ("GET", "/_emulator/stack", "", "emulator:Own", "/_emulator/stack"),
             ("POST", "/", "x-amz-target: AmazonSQS.SendMessage", "sqs:SendMessage", ""),
+            ("POST", "/", "x-amz-target: AWSEvents.PutEvents", "events:PutEvents", ""),
+            ("DELETE", "/uploads/a.tar", "", "s3:DeleteObject", "uploads/a.tar"),
+            (
+                "POST",
+                "/",
+                "x-amz-target: AmazonEC2ContainerRegistry_V20150921.DescribeImageScanFindings",
+                "ecr:DescribeImageScanFindings",
+                "",
+            ),
             (
                 "POST",
                 "/",

@@ -1,7 +1,8 @@
 //! Policy statements: parsing and evaluation, as far as the template uses them.
 
 use serde_json::Value;
-use wildmatch::WildMatch;
+
+use super::condition::{Condition, arn_like, like};
 
 /// One statement of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +18,6 @@ pub struct Statement {
 enum Effect {
     Allow,
     Deny,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Condition {
-    operator: String,
-    key: String,
-    values: Vec<String>,
 }
 
 /// Why a policy statement of the template cannot be used.
@@ -87,7 +81,7 @@ impl Statement {
                     if values.iter().any(|value| value.contains("${")) {
                         return Err(unsupported("policy variable"));
                     }
-                    conditions.push(Condition { operator: operator.clone(), key: key.clone(), values });
+                    conditions.push(Condition::parse(operator, key, values).ok_or_else(|| unsupported(operator))?);
                 }
             }
         }
@@ -113,22 +107,6 @@ impl Statement {
     }
 }
 
-impl Condition {
-    /// Several values are alternatives. A key that the call does not have fails every operator here.
-    fn holds(&self, context: &[(String, String)]) -> bool {
-        let Some((_, actual)) = context.iter().find(|(key, _)| self.key.eq_ignore_ascii_case(key)) else {
-            return false;
-        };
-        self.values.iter().any(|wanted| match self.operator.as_str() {
-            "StringEquals" => wanted == actual,
-            "StringLike" => like(wanted, actual),
-            // AWS documents the two as the same.
-            "ArnLike" | "ArnEquals" => arn_like(wanted, actual),
-            _ => false,
-        })
-    }
-}
-
 /// Whether `statements` allow the call: some allow applies and no deny does.
 pub(crate) fn allows(statements: &[Statement], action: &str, resource: &str, context: &[(String, String)]) -> bool {
     let applies = |effect: Effect| {
@@ -137,27 +115,16 @@ pub(crate) fn allows(statements: &[Statement], action: &str, resource: &str, con
     applies(Effect::Allow) && !applies(Effect::Deny)
 }
 
-fn like(pattern: &str, text: &str) -> bool {
-    WildMatch::new(pattern).matches(text)
-}
-
-/// Compares part by part: a wildcard does not reach over one of an ARN's first five colons.
-fn arn_like(pattern: &str, arn: &str) -> bool {
-    let (mut patterns, mut parts) = (pattern.splitn(6, ':'), arn.splitn(6, ':'));
-    loop {
-        match (patterns.next(), parts.next()) {
-            (None, None) => return true,
-            (Some(pattern), Some(part)) if like(pattern, part) => {}
-            _ => return false,
-        }
-    }
-}
-
 /// IAM lets a single value stand for a list of one.
 fn one_or_many(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(one) => Some(vec![one.clone()]),
-        Value::Array(many) => many.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+        // YAML reads `"aws:SecureTransport": false` as a boolean.
+        Value::Bool(_) | Value::Number(_) => Some(vec![value.to_string()]),
+        Value::Array(many) => {
+            let one = |value: &Value| one_or_many(value).filter(|_| !value.is_array());
+            many.iter().map(one).collect::<Option<Vec<_>>>().map(|many| many.concat())
+        }
         _ => None,
     }
 }
@@ -233,7 +200,7 @@ mod tests {
                 false,
             ),
             ("StringLike", &conditional("StringLike", "g?n*"), "ecr:PutImage", REPOSITORY, &tagged, true),
-            ("unknown operator", &conditional("NumericEquals", "gantry"), "ecr:PutImage", REPOSITORY, &tagged, false),
+            ("Null", &conditional("Null", "false"), "ecr:PutImage", REPOSITORY, &tagged, true),
             ("deny wins", &denying, "ecr:PutImage", REPOSITORY, &[], false),
             ("deny of one only", &denying, "ecr:BatchGetImage", REPOSITORY, &[], true),
             ("a wildcard stays within its part", &spanning, "ecr:PutImage", REPOSITORY, &[], false),
@@ -258,6 +225,10 @@ mod tests {
             (
                 json!({ "Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::b/${aws:userid}" }),
                 "the element policy variable is not supported",
+            ),
+            (
+                json!({ "Effect": "Allow", "Action": "s3:*", "Resource": "*", "Condition": { "IpAddress": { "aws:SourceIp": "1.2.3.4" } } }),
+                "the element IpAddress is not supported",
             ),
             (json!("Allow"), "Statement is missing or malformed"),
         ];

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Digest, FindingStatus, FindingsError, Image, Images, ImagesError, Kind, Put, ScanEntry, findings::find,
+    Digest, FindingStatus, FindingsError, Image, Images, ImagesError, Kind, Put, Repository, ScanEntry, findings::find,
     image_action, scan_events,
 };
 use crate::clock;
@@ -42,7 +42,7 @@ impl Images {
     /// Scans the image that `reference` names, or the images of an index, whatever was scanned before.
     pub(crate) fn rescan(&self, repository: &str, reference: &str) -> Result<Vec<Value>, FindingsError> {
         let digests = self.subjects(repository, reference)?;
-        self.scan(repository, &digests)
+        self.scan(repository, &digests, |_, _| true)
     }
 
     /// One `Inspector2 Finding` event for each finding in an image, or in the images of an index.
@@ -104,17 +104,25 @@ impl Images {
         if !self.scans_on_push(repository)? {
             return Ok(Vec::new());
         }
-        let mut digests = self.subjects(repository, &digest.to_string())?;
-        self.read(repository, |repository| digests.retain(|digest| !repository.scans.contains_key(digest)))?;
-        self.scan(repository, &digests)
+        let digests = self.subjects(repository, &digest.to_string())?;
+        self.scan(repository, &digests, |repository, digest| !repository.scans.contains_key(digest))
     }
 
-    fn scan(&self, name: &str, digests: &[Digest]) -> Result<Vec<Value>, FindingsError> {
+    /// Scans those of `digests` that are `wanted`, and notes it in the same step.
+    fn scan(
+        &self,
+        name: &str,
+        digests: &[Digest],
+        wanted: impl Fn(&Repository, &Digest) -> bool,
+    ) -> Result<Vec<Value>, FindingsError> {
         let entries = self.findings()?;
         let now = clock::now();
         self.update(name, |repository| {
             let mut events = Vec::new();
             for digest in digests {
+                if !wanted(repository, digest) {
+                    continue;
+                }
                 if let Some(entry) = find(&entries, repository, *digest) {
                     repository.scans.insert(*digest, now);
                     events.extend(scan_events::ended(repository, *digest, entry));

@@ -362,3 +362,27 @@ async fn a_role_may_do_what_its_policy_says_of_the_repositorys_tags() {
     let calls: Vec<String> = fixture.registry.gate.calls().into_iter().map(|call| call.action).collect();
     assert_eq!(calls, ["ecr:InitiateLayerUpload", "ecr:InitiateLayerUpload", "ecr:BatchGetImage"]);
 }
+
+#[tokio::test]
+async fn thousands_of_tags_come_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Fixture::new(folder.path());
+    let digest = Digest::of(b"image");
+    fixture
+        .registry
+        .images
+        .update("team/app", |repository| {
+            repository.tags = (0..2500).map(|number| (format!("t{number:04}"), digest)).collect();
+            Ok::<_, ImagesError>(())
+        })
+        .unwrap();
+    let (mut path, mut pages) = ("/v2/team/app/tags/list?n=5000".to_owned(), Vec::new());
+    loop {
+        let got = fixture.get("GET", &path).await;
+        let body: Value = serde_json::from_str(&got.body).unwrap();
+        pages.push(body["tags"].as_array().unwrap().len());
+        let Some(link) = got.header("link") else { break };
+        path = link.strip_prefix('<').unwrap().split_once('>').unwrap().0.to_owned();
+    }
+    assert_eq!(pages, [1000, 1000, 500]);
+}

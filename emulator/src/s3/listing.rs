@@ -294,6 +294,29 @@ mod tests {
     }
 
     #[test]
+    fn thousands_of_keys_come_in_pages_of_a_thousand() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<String> = (0..2300).map(|number| format!("images/team/app/{number:04}.json")).collect();
+        let all = ["a", "images/other/app/1.json", "ledger/x"].into_iter().chain(keys.iter().map(String::as_str));
+        let bucket = bucket(folder.path(), &all.collect::<Vec<_>>());
+        let (mut seen, mut sizes, mut after) = (Vec::new(), Vec::new(), String::new());
+        loop {
+            let page = page(&bucket, "images/team/", None, &after, limit(None));
+            sizes.push(page.objects.len());
+            seen.extend(page.objects.into_iter().map(|(key, _)| key));
+            let Some(next) = page.next else { break };
+            after = next;
+        }
+        assert_eq!(sizes, [1000, 1000, 300]);
+        assert_eq!(seen, keys);
+        let folders = page(&bucket, "images/", Some("/"), "", limit(None));
+        assert_eq!(
+            (folders.prefixes, folders.objects.len()),
+            (vec!["images/other/".to_owned(), "images/team/".to_owned()], 0)
+        );
+    }
+
+    #[test]
     fn names_are_encoded_when_asked() {
         let plain = encoder(None);
         let url = encoder(Some(&EncodingType::from_static(EncodingType::URL)));

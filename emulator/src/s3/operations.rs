@@ -34,7 +34,7 @@ use crate::{
     iam::Gate,
     s3::{
         access::{bucket_arn, denied},
-        store::{Bucket, NULL_VERSION, Object, Version, WriteError},
+        store::{Bucket, Deleted, NULL_VERSION, Object, Version, WriteError},
         sums::Checksum,
     },
     wire::Caller,
@@ -123,20 +123,39 @@ impl Operations {
         if bucket.settings.versioned {
             described["version-id"] = json!(version.id);
         }
-        let event = envelope(
-            "aws.s3",
-            "Object Created",
-            &[bucket_arn(&bucket.settings.name)],
-            &json!({
-                "version": "0",
-                "bucket": {"name": bucket.settings.name},
-                "object": described,
-                "request-id": Uuid::new_v4().simple().to_string()[..16].to_uppercase(),
-                "requester": account::ID,
-                "source-ip-address": "127.0.0.1",
-                "reason": reason,
-            }),
-        );
+        self.tell(bucket, "Object Created", &json!({ "object": described, "reason": reason }));
+    }
+
+    /// Puts the `Object Deleted` event of a delete marker or a removed version on the bus (S3 user
+    /// guide, "EventBridge event message structure"); nothing when nothing was deleted.
+    pub(crate) fn announce_deletion(&self, bucket: &Bucket, key: &str, deleted: &Deleted) {
+        let (true, Some(deletion)) = (bucket.settings.event_bridge, &deleted.event) else {
+            return;
+        };
+        let mut described = json!({ "key": key, "sequencer": deletion.sequencer });
+        for (field, value) in [("version-id", &deleted.version), ("etag", &deletion.etag)] {
+            if let Some(value) = value {
+                described[field] = json!(value);
+            }
+        }
+        let kind = if deletion.made_marker { "Delete Marker Created" } else { "Permanently Deleted" };
+        let detail = json!({ "object": described, "reason": "DeleteObject", "deletion-type": kind });
+        self.tell(bucket, "Object Deleted", &detail);
+    }
+
+    /// `detail` is what the kinds of events differ in.
+    fn tell(&self, bucket: &Bucket, detail_type: &str, detail: &Value) {
+        let mut whole = json!({
+            "version": "0",
+            "bucket": {"name": bucket.settings.name},
+            "request-id": Uuid::new_v4().simple().to_string()[..16].to_uppercase(),
+            "requester": account::ID,
+            "source-ip-address": "127.0.0.1",
+        });
+        for (field, value) in detail.as_object().into_iter().flatten() {
+            whole[field] = value.clone();
+        }
+        let event = envelope("aws.s3", detail_type, &[bucket_arn(&bucket.settings.name)], &whole);
         // Nobody listens while the stack is being stopped.
         drop(self.events.send(event));
     }

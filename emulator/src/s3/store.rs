@@ -45,7 +45,7 @@ pub(crate) struct Version {
 impl Version {
     /// The sequencer as events have it: hexadecimal, comparable as text since all have one length.
     pub(crate) fn sequencer(&self) -> String {
-        format!("{:018X}", self.sequence)
+        sequencer(self.sequence)
     }
 }
 
@@ -122,6 +122,19 @@ pub(crate) struct Deleted {
     pub version: Option<String>,
     /// Whether that version is a delete marker.
     pub marker: bool,
+    /// What was deleted, as events have it; `None` when there was nothing.
+    pub event: Option<Deletion>,
+}
+
+/// A deletion that changed something.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Deletion {
+    /// Whether a marker was made, and not a version removed for good.
+    pub made_marker: bool,
+    /// The sequencer of the change.
+    pub sequencer: String,
+    /// Without quotes; `None` for a marker.
+    pub etag: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -240,10 +253,11 @@ impl Bucket {
         let mut keys = self.lock();
         if id.is_none() && self.settings.versioned {
             let marker = self.append(&mut keys, key, None)?;
-            return Ok(Deleted { version: Some(marker.id), marker: true });
+            let event = Deletion { made_marker: true, sequencer: marker.sequencer(), etag: None };
+            return Ok(Deleted { version: Some(marker.id), marker: true, event: Some(event) });
         }
         let wanted = id.unwrap_or(NULL_VERSION);
-        let mut deleted = Deleted { version: id.map(str::to_owned), marker: false };
+        let mut deleted = Deleted { version: id.map(str::to_owned), marker: false, event: None };
         let Some(entry) = keys.entries.get_mut(key) else {
             return Ok(deleted);
         };
@@ -258,6 +272,12 @@ impl Bucket {
         } else {
             disk::write_json(&self.key_file(key), entry)?;
         }
+        keys.last_sequence = next_sequence(keys.last_sequence, clock::now());
+        deleted.event = Some(Deletion {
+            made_marker: false,
+            sequencer: sequencer(keys.last_sequence),
+            etag: removed.object.as_ref().map(|object| object.etag.clone()),
+        });
         drop(keys);
         if let Some(object) = removed.object {
             self.discard(&object.segments);
@@ -296,8 +316,7 @@ impl Bucket {
 
     fn append(&self, keys: &mut Keys, key: &str, object: Option<Object>) -> io::Result<Version> {
         let modified = clock::now();
-        let now = u64::try_from(modified.as_nanosecond()).unwrap_or_default();
-        let sequence = now.max(keys.last_sequence + 1);
+        let sequence = next_sequence(keys.last_sequence, modified);
         let version = Version {
             id: if self.settings.versioned { version_id() } else { NULL_VERSION.to_owned() },
             sequence,
@@ -359,6 +378,15 @@ impl Keys {
     fn current(&self, key: &str) -> Option<&Object> {
         self.entries.get(key)?.versions.last()?.object.as_ref()
     }
+}
+
+fn sequencer(sequence: u64) -> String {
+    format!("{sequence:018X}")
+}
+
+/// The time in nanoseconds, or one more than the last.
+fn next_sequence(last: u64, now: Timestamp) -> u64 {
+    u64::try_from(now.as_nanosecond()).unwrap_or_default().max(last + 1)
 }
 
 fn check(current: Option<&Object>, condition: &Condition) -> Result<(), WriteError> {
@@ -442,7 +470,7 @@ mod tests {
         }
         assert_eq!(contents(folder.path()), 1);
         let deleted = bucket.delete("k", None).unwrap();
-        assert_eq!(deleted, Deleted { version: None, marker: false });
+        assert_eq!((&deleted.version, deleted.marker), (&None, false));
         assert_eq!(bucket.current("k"), None);
         assert_eq!(contents(folder.path()), 0);
     }

@@ -243,3 +243,39 @@ async fn a_copy_takes_everything_with_it() {
     fixture.events.try_recv().unwrap();
     assert_eq!(fixture.events.try_recv().unwrap()["detail"]["reason"], "CopyObject");
 }
+
+#[tokio::test]
+async fn deletions_are_announced_when_they_change_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut fixture = Fixture::new(folder.path());
+    let version = fixture.put("k", "hello", &[]).await.unwrap();
+    let created = fixture.events.try_recv().unwrap();
+    let delete = async |version_id: Option<&str>| {
+        let input = DeleteObjectInput {
+            bucket: "uploads".to_owned(),
+            key: "k".to_owned(),
+            version_id: version_id.map(str::to_owned),
+            ..DeleteObjectInput::default()
+        };
+        fixture.s3.delete_object(fixture.request(input, &[])).await.unwrap().output.version_id
+    };
+    let marker = delete(None).await.unwrap();
+    delete(Some(&version)).await;
+    delete(Some(&version)).await;
+    let events = [fixture.events.try_recv().unwrap(), fixture.events.try_recv().unwrap()];
+    let cases = [
+        ("Delete Marker Created", &marker, Value::Null),
+        ("Permanently Deleted", &version, json!("5d41402abc4b2a76b9719d911017c592")),
+    ];
+    let mut last = created["detail"]["object"]["sequencer"].as_str().unwrap().to_owned();
+    for (event, (kind, version, etag)) in events.iter().zip(cases) {
+        let (detail, object) = (&event["detail"], &event["detail"]["object"]);
+        assert_eq!((&event["detail-type"], &detail["deletion-type"]), (&json!("Object Deleted"), &json!(kind)));
+        assert_eq!((&detail["reason"], &detail["bucket"]["name"]), (&json!("DeleteObject"), &json!("uploads")));
+        assert_eq!((&object["key"], &object["version-id"], &object["etag"]), (&json!("k"), &json!(version), &etag));
+        let sequencer = object["sequencer"].as_str().unwrap().to_owned();
+        assert!(sequencer > last, "{kind}");
+        last = sequencer;
+    }
+    assert!(fixture.events.try_recv().is_err(), "what was gone already is not told");
+}

@@ -87,6 +87,7 @@ impl Operations {
             }
         }
         let deleted = bucket.delete(&input.key, input.version_id.as_deref()).map_err(disk_failed)?;
+        self.announce_deletion(bucket, &input.key, &deleted);
         Ok(S3Response::new(DeleteObjectOutput {
             delete_marker: deleted.marker.then_some(true),
             version_id: deleted.version,
@@ -120,6 +121,7 @@ impl Operations {
                 continue;
             }
             let done = bucket.delete(&object.key, object.version_id.as_deref()).map_err(disk_failed)?;
+            self.announce_deletion(bucket, &object.key, &done);
             deleted.push(DeletedObject {
                 delete_marker: done.marker.then_some(true),
                 delete_marker_version_id: done.version.filter(|_| done.marker),

@@ -104,7 +104,8 @@ fn respond(status: StatusCode, xml: &str) -> Response {
     response
 }
 
-fn refuse(error: &SnsError) -> Response {
+/// The answer to a call that is refused, as the query protocol has it.
+pub(crate) fn refuse(error: &SnsError) -> Response {
     let (status, code) = error.wire();
     let fault = if status.is_client_error() { "Sender" } else { "Receiver" };
     let (message, request) = (escape(&error.to_string()), Uuid::new_v4());

@@ -16,14 +16,14 @@ use super::trouble;
 use crate::{
     ecr::Ecr,
     events::Events,
-    faults::{FaultPlan, Operation},
+    faults::{FaultPlan, Operation, is_form},
     host::LogLine,
     iam::Gate,
     images::Images,
     registry::Registry,
     s3::S3,
     shape::{ConnectionShape, Direction, Shaper},
-    sns::Sns,
+    sns::{self, Sns, SnsError},
     sqs::Sqs,
     wire::{Answer, Caller, Dropped, MAX_FORM_BYTES, Request, Response, full},
 };
@@ -140,6 +140,10 @@ impl Core {
             (Service::Sqs, None) => Ok(stranger("1.0", StatusCode::FORBIDDEN, &request)),
             (Service::Unknown, _) => {
                 tracing::warn!("{} is not implemented", operation.name);
+                if is_form(request.headers()) {
+                    let action = operation.name.clone();
+                    return Ok(sns::refuse(&SnsError::UnknownAction { action }));
+                }
                 Ok(refuse(
                     "1.1",
                     StatusCode::BAD_REQUEST,

@@ -234,6 +234,9 @@ async fn what_is_published_is_kept_and_told() {
     assert!(exchange(&stack, &publish(topic)).await.starts_with("HTTP/1.1 200"));
     let refused = exchange(&stack, &publish("arn:aws:sns:us-east-1:123456789012:other")).await;
     assert!(refused.starts_with("HTTP/1.1 404") && refused.contains("<Code>NotFound</Code>"), "{refused}");
+    let other_service = publish(topic).replace("/sns/", "/sts/").replace("Action=Publish", "Action=GetCall");
+    let refused = exchange(&stack, &other_service).await;
+    assert!(refused.contains("<Code>InvalidAction</Code><Message>The action sts:GetCall"), "{refused}");
     assert_eq!(stack.topics().messages(topic).unwrap()[0].subject.as_deref(), Some("s"));
     assert_eq!(log.recv().await.unwrap().function, "Told");
     let operation = &stack.faults().requests()[0].operation;

@@ -11,8 +11,9 @@ use crate::iam::Statement;
 const QUEUE_ACTIONS: [&str; 3] = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"];
 
 impl Resource {
-    /// The function; `defaults` is the template's `Globals.Function`, which it overrides.
-    pub(super) fn function(&self, defaults: Option<&Value>) -> Result<Function, TemplateError> {
+    /// The function, and the ARNs of its managed policies; `defaults` is the template's
+    /// `Globals.Function`, which it overrides.
+    pub(super) fn function(&self, defaults: Option<&Value>) -> Result<(Function, Vec<String>), TemplateError> {
         let global = |name: &str| defaults.and_then(|defaults| defaults.get(name)).and_then(text);
         let setting = |name: &str| self.text(&format!("/{name}")).or_else(|| global(name));
         let number = |name: &'static str, default: u32| match setting(name) {
@@ -23,13 +24,13 @@ impl Resource {
         let mut environment = variables(defaults);
         environment.extend(variables(Some(&self.properties)));
         let (source, schedules) = self.events()?;
-        let mut statements = self.role()?;
+        let (mut statements, policies) = self.role()?;
         if source.is_some() {
             statements.extend(self.statements(&json!({
                 "Effect": "Allow", "Action": QUEUE_ACTIONS, "Resource": "*",
             }))?);
         }
-        Ok(Function {
+        let function = Function {
             name: self.name.clone(),
             arn: self.arn()?,
             handler: setting("Handler").unwrap_or_else(|| "bootstrap".to_owned()),
@@ -40,7 +41,8 @@ impl Resource {
             source,
             schedules,
             statements,
-        })
+        };
+        Ok((function, policies))
     }
 
     /// What `Events` says: the queue that feeds the function, and its schedules.
@@ -106,23 +108,26 @@ impl Resource {
         })
     }
 
-    /// The statements of `Policies`: policy documents; of managed policies only those for logs.
-    fn role(&self) -> Result<Vec<Statement>, TemplateError> {
+    /// The statements of the policy documents in `Policies`, and the ARNs of managed policies; of AWS's
+    /// own only those for logs and traces are taken.
+    fn role(&self) -> Result<(Vec<Statement>, Vec<String>), TemplateError> {
         let list = match self.properties.get("Policies") {
-            None => return Ok(Vec::new()),
+            None => return Ok((Vec::new(), Vec::new())),
             Some(Value::Array(list)) => list.as_slice(),
             Some(one) => std::slice::from_ref(one),
         };
-        let mut statements = Vec::new();
+        let (mut statements, mut managed) = (Vec::new(), Vec::new());
         for policy in list {
             match (policy, policy.get("Statement")) {
                 (_, Some(list)) => statements.extend(self.statements(list)?),
-                // Logs are no calls here: the host reads the process's output.
-                (Value::String(name), _) if name.ends_with("AWSLambdaBasicExecutionRole") => {}
+                // Logs and traces are no calls here: the host reads the process's output.
+                (Value::String(name), _)
+                    if name.ends_with("AWSLambdaBasicExecutionRole") || name.ends_with("AWSXRayDaemonWriteAccess") => {}
+                (Value::String(arn), _) if arn.starts_with("arn:") => managed.push(arn.clone()),
                 (other, _) => return Err(self.unsupported(&format!("the policy {other}"))),
             }
         }
-        Ok(statements)
+        Ok((statements, managed))
     }
 }
 

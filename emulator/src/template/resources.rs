@@ -10,6 +10,18 @@ use super::{
 };
 use crate::{account, iam::Statement};
 
+/// The kinds of resources that are read; those of any other kind are left out.
+const KINDS: [&str; 8] = [
+    "AWS::S3::Bucket",
+    "AWS::SQS::Queue",
+    "AWS::SQS::QueuePolicy",
+    "AWS::SNS::Topic",
+    "AWS::SNS::Subscription",
+    "AWS::Events::Rule",
+    "AWS::IAM::ManagedPolicy",
+    "AWS::Serverless::Function",
+];
+
 impl Resolver<'_> {
     /// What `Ref` gives for a resource.
     pub(super) fn physical_id(&self, logical_id: &str) -> Result<Value, ResolveError> {
@@ -17,6 +29,7 @@ impl Resolver<'_> {
         Ok(Value::String(match kind {
             "AWS::SQS::Queue" => self.queue_url(&name),
             "AWS::SNS::Topic" => account::arn("sns", &name),
+            "AWS::IAM::ManagedPolicy" => iam_arn("policy", &name),
             _ => name,
         }))
     }
@@ -31,6 +44,10 @@ impl Resolver<'_> {
             ("AWS::SQS::Queue", "QueueUrl") => self.queue_url(&name),
             ("AWS::SNS::Topic", "TopicArn") => account::arn("sns", &name),
             ("AWS::Events::Rule", "Arn") => account::arn("events", &format!("rule/{name}")),
+            ("AWS::Logs::LogGroup", "Arn") => account::arn("logs", &format!("log-group:{name}:*")),
+            ("AWS::IAM::ManagedPolicy", "PolicyArn") => iam_arn("policy", &name),
+            ("AWS::IAM::Role", "Arn") => iam_arn("role", &name),
+            ("AWS::CloudWatch::Alarm", "Arn") => account::arn("cloudwatch", &format!("alarm:{name}")),
             ("AWS::Serverless::Function", "Arn") => account::arn("lambda", &format!("function:{name}")),
             _ => {
                 return Err(ResolveError::UnknownAttribute {
@@ -51,6 +68,11 @@ impl Resolver<'_> {
             "AWS::SQS::Queue" => "QueueName",
             "AWS::SNS::Topic" => "TopicName",
             "AWS::Serverless::Function" => "FunctionName",
+            "AWS::Logs::LogGroup" => "LogGroupName",
+            "AWS::IAM::ManagedPolicy" => "ManagedPolicyName",
+            "AWS::IAM::Role" => "RoleName",
+            "AWS::CloudWatch::Alarm" => "AlarmName",
+            "AWS::CloudWatch::Dashboard" => "DashboardName",
             _ => "Name",
         };
         let given = match resource.pointer(&format!("/Properties/{property}")) {
@@ -92,24 +114,20 @@ impl Resource {
         {
             return Ok(None);
         }
-        let (kind, name) = resolver.kind_and_name(logical_id).map_err(failed)?;
-        if !matches!(
-            kind,
-            "AWS::S3::Bucket"
-                | "AWS::SQS::Queue"
-                | "AWS::SQS::QueuePolicy"
-                | "AWS::SNS::Topic"
-                | "AWS::SNS::Subscription"
-                | "AWS::Events::Rule"
-                | "AWS::Serverless::Function"
-        ) {
+        let kind = declared.get("Type").and_then(Value::as_str).unwrap_or_default();
+        if !KINDS.contains(&kind) {
             return Ok(None);
         }
+        let (kind, name) = resolver.kind_and_name(logical_id).map_err(failed)?;
         let properties = match declared.get("Properties") {
             Some(properties) => resolver.resolve(properties).map_err(failed)?,
             None => None,
         };
-        let attribute = if kind == "AWS::SNS::Topic" { "TopicArn" } else { "Arn" };
+        let attribute = match kind {
+            "AWS::SNS::Topic" => "TopicArn",
+            "AWS::IAM::ManagedPolicy" => "PolicyArn",
+            _ => "Arn",
+        };
         let arn = resolver.attribute(logical_id, attribute).ok().as_ref().and_then(text);
         Ok(Some(Self {
             logical_id: logical_id.to_owned(),
@@ -167,17 +185,22 @@ impl Resource {
 
     /// Queue URLs, each with the statements that this policy attaches to it.
     pub(super) fn queue_policy(&self) -> Result<Vec<(String, Vec<Statement>)>, TemplateError> {
-        let statements = self
-            .properties
-            .pointer("/PolicyDocument/Statement")
-            .ok_or_else(|| self.property("PolicyDocument.Statement", "a statement or a list of them"))?;
-        let statements = self.statements(statements)?;
+        let statements = self.document()?;
         let queues = self
             .properties
             .get("Queues")
             .and_then(Value::as_array)
             .ok_or_else(|| self.property("Queues", "a list of queue URLs"))?;
         Ok(queues.iter().filter_map(text).map(|url| (url, statements.clone())).collect())
+    }
+
+    /// The statements of a policy's document.
+    pub(super) fn document(&self) -> Result<Vec<Statement>, TemplateError> {
+        let statements = self
+            .properties
+            .pointer("/PolicyDocument/Statement")
+            .ok_or_else(|| self.property("PolicyDocument.Statement", "a statement or a list of them"))?;
+        self.statements(statements)
     }
 
     pub(super) fn rule(&self) -> Result<Rule, TemplateError> {
@@ -251,6 +274,11 @@ impl Resource {
     pub(super) fn unsupported(&self, what: &str) -> TemplateError {
         TemplateError::Unsupported { logical_id: self.logical_id.clone(), what: what.to_owned() }
     }
+}
+
+/// The ARN of an IAM resource, which has no region.
+fn iam_arn(kind: &str, name: &str) -> String {
+    format!("arn:{}:iam::{}:{kind}/{name}", account::PARTITION, account::ID)
 }
 
 /// `ImportQueue` → `import-queue`; bucket names know no capitals.

@@ -173,3 +173,47 @@ fn event_source_mappings_are_within_lambdas_limits() {
         assert_eq!(read(settings).unwrap_err(), format!("the resource F of the template: {want}"));
     }
 }
+
+#[test]
+fn kinds_that_are_not_emulated_are_left_out_and_may_be_referred_to() {
+    let text = r#"
+Mappings: { M: { k: { n: 7 } } }
+Conditions:
+  A: !Equals [a, a]
+  B: !And [!Condition A, !Not [!Or [!Equals [a, b], !Not [!Condition A]]]]
+Resources:
+  Told: { Type: AWS::SNS::Topic }
+  ToldPolicy: { Type: AWS::SNS::TopicPolicy, Properties: { Topics: [!Ref Told], PolicyDocument: { Statement: [{ Effect: Nonsense }] } } }
+  Alarm: { Type: AWS::CloudWatch::Alarm, Properties: { AlarmActions: [!Ref Told], AlarmName: !ImportValue x } }
+  Board: { Type: AWS::CloudWatch::Dashboard, Properties: { DashboardBody: !Sub '{"x": "${Told.TopicName}", "y": "${!Kept}"}' } }
+  Logs: { Type: AWS::Logs::LogGroup, Properties: { RetentionInDays: 7 } }
+  Invoke: { Type: AWS::Lambda::Permission, Properties: { FunctionName: !Ref F } }
+  Mapping: { Type: AWS::Lambda::EventSourceMapping }
+  Policy:
+    Type: AWS::IAM::ManagedPolicy
+    Properties:
+      PolicyDocument: { Statement: { Effect: Allow, Action: sns:Publish, Resource: !Ref Told, Condition: { Bool: { "aws:SecureTransport": true } } } }
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      LoggingConfig: { LogGroup: !Ref Logs }
+      Policies: [!Ref Policy, AWSXRayDaemonWriteAccess, { Statement: [{ Effect: Allow, Action: "s3:*", Resource: "*" }] }]
+      Environment:
+        Variables:
+          TOPIC: !If [B, !Ref Told, none]
+          NUMBER: !FindInMap [M, !Select [0, !Split [",", "k,l"]], n]
+          JOINED: !Join ["-", [a, !Sub ["${x}/${AWS::Region}", { x: !GetAtt Told.TopicName }]]]
+"#;
+    let template = Template::read(text, &BTreeMap::new(), ENDPOINT).unwrap();
+    let function = &template.functions["F"];
+    assert_eq!(function.statements.len(), 2);
+    assert_eq!(function.environment["TOPIC"], template.topics["Told"].arn);
+    assert_eq!(function.environment["NUMBER"], "7");
+    assert_eq!(function.environment["JOINED"], "a-gantry-Told/us-east-1");
+    let foreign = text.replace("!Ref Policy,", "arn:aws:iam::aws:policy/AdministratorAccess,");
+    let error = Template::read(&foreign, &BTreeMap::new(), ENDPOINT).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the resource F of the template asks for the policy arn:aws:iam::aws:policy/AdministratorAccess, which the embedded AWS does not have"
+    );
+}
