@@ -181,6 +181,23 @@ impl Images {
         })
     }
 
+    /// Sets tags on an image at once, and tells nobody: for repositories with thousands of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ImagesError::NoRepository`] or [`ImagesError::Io`].
+    pub fn set_tags(
+        &self,
+        repository: &str,
+        digest: Digest,
+        tags: impl IntoIterator<Item = String>,
+    ) -> Result<(), ImagesError> {
+        self.update(repository, |repository| {
+            repository.tags.extend(tags.into_iter().map(|tag| (tag, digest)));
+            Ok(())
+        })
+    }
+
     /// Creates a repository.
     ///
     /// # Errors

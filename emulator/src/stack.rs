@@ -60,6 +60,8 @@ pub struct StackOptions {
     /// How to start each function, by its logical id. The queue of a function without a command is
     /// not polled.
     pub functions: BTreeMap<String, FunctionCommand>,
+    /// Whether no queue is polled at all: functions run only when they are invoked directly.
+    pub queues_left_alone: bool,
     /// What goes wrong.
     pub faults: FaultPlan,
     /// How slow the network is.
@@ -200,7 +202,9 @@ impl Stack {
         let server = tokio::spawn(port::serve(listener, Arc::new(core), closing.clone()));
         let draining = closing.clone();
         let bus = tokio::spawn(async move { bus.run(incoming, draining).await });
-        host.poll(&queues);
+        if !options.queues_left_alone {
+            host.poll(&queues);
+        }
         if options.waits == Waits::Real {
             host.run_schedules();
         }

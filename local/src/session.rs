@@ -175,7 +175,8 @@ fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(config)
 }
 
-fn ecr_client(endpoint: &str) -> aws_sdk_ecr::Client {
+/// A client of the stack's ECR with the laptop's credentials.
+pub fn ecr_client(endpoint: &str) -> aws_sdk_ecr::Client {
     let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
     let config = aws_sdk_ecr::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

@@ -52,8 +52,13 @@ fn check(folder: &Path, arguments: &[&str], code: i32, out: &[&str], err: &[&str
 #[test]
 fn the_demo_tells_its_story_in_seven_lines() {
     let folder = tempfile::tempdir().unwrap();
-    let story =
-        check(folder.path(), &["demo"], 0, &["released", "reused and not even read", "byte for byte", "cut off"], &[]);
+    let story = check(
+        folder.path(),
+        &["demo"],
+        0,
+        &["latest points to it", "reused and not even read", "byte for byte", "must not be used: critical"],
+        &[],
+    );
     assert_eq!(story.lines().count(), 7, "{story}");
     assert!(!folder.path().join(".gantry").exists(), "the demo leaves nothing behind");
 }
@@ -113,6 +118,67 @@ fn import_status_and_plan_say_what_is_and_end_with_the_right_code() {
     let plan: Value = serde_json::from_str(&plan).unwrap();
     assert_eq!(plan["images"][0]["repository"], "a/b");
     assert_eq!(plan["images"][0]["blobs"][1]["action"], "compress");
+}
+
+#[test]
+fn policy_says_what_a_file_means_and_what_it_would_do() {
+    let folder = folder();
+    let folder = folder.path();
+    let policy = "max_severity = \"medium\"\nrequired_labels = [\"team\"]\n\n[[repository]]\nmatch = \"team/*\"\n\
+                  required_labels = []\n\n[[exception]]\nid = \"CVE-2026-0002\"\nrepository = \"*\"\n\
+                  reason = \"not reachable\"\nowner = \"ann\"\nexpires = 2099-01-31\n";
+    std::fs::write(folder.join("policy.toml"), policy).unwrap();
+    std::fs::write(folder.join("wrong.toml"), "fixable_only = true\nmax_severity = \"hgih\"\n").unwrap();
+    check(
+        folder,
+        &["policy", "check", "policy.toml"],
+        0,
+        &[
+            "at most medium is allowed",
+            "the label team is required",
+            "where the repository is team/*",
+            "(ann, until 2099",
+        ],
+        &[],
+    );
+    check(
+        folder,
+        &["policy", "check", "wrong.toml"],
+        1,
+        &[],
+        &["wrong.toml is no policy: line 2: unknown variant `hgih`, expected one of `none`"],
+    );
+    check(folder, &["policy", "check", "gone.toml"], 1, &[], &["cannot read gone.toml"]);
+    check(folder, &["policy"], 2, &[], &["Usage:"]);
+
+    std::fs::create_dir(folder.join(".gantry")).unwrap();
+    let findings = r#"[{"repository": "*", "findings": [
+        {"name": "CVE-2026-0001", "severity": "HIGH", "package": "openssl", "version": "3.0.1"},
+        {"name": "CVE-2026-0002", "severity": "CRITICAL"}]}]"#;
+    std::fs::write(folder.join(".gantry/findings.json"), findings).unwrap();
+    // The default allows neither of them: the critical one is only the file's exception.
+    let held = "held: team/app:1 is in ECR and must not be used: critical CVE-2026-0002";
+    check(folder, &["import", "my-app.tar", "--as", "team/app:1", "--set", "ReleaseGate=scan"], 1, &[], &[held]);
+    check(
+        folder,
+        &["policy", "explain", "team/app:1"],
+        0,
+        &["it was verified at", "its verdict is fail by policy default", "it is not released", "says now: fail"],
+        &[],
+    );
+    check(
+        folder,
+        &["policy", "explain", "team/app:1", "--policy", "policy.toml"],
+        0,
+        &[
+            "high CVE-2026-0001 in openssl 3.0.1; at most medium is allowed",
+            "CVE-2026-0002 is taken out by an exception",
+        ],
+        &[],
+    );
+    check(folder, &["policy", "explain", "team/app:2"], 1, &[], &["there is no image called \"team/app:2\""]);
+    check(folder, &["policy", "explain", "nonsense"], 1, &[], &["wanted REPOSITORY:TAG"]);
+    check(folder, &["status", "team/app:1"], 0, &["verdict   fail by policy default: critical CVE-2026-0002"], &[]);
 }
 
 /// A running `gantry up` in `folder`.

@@ -25,7 +25,8 @@ async fn a_docker_archive_becomes_the_same_image_under_the_key_s_name() {
     let config = check_image(pipeline.stack.images(), "team/my-app", "1.4.2");
     assert_eq!(config, digest(&image.config()), "the image ID never changes");
     let stored = pipeline.tagged("team/my-app");
-    assert_eq!(stored.keys().collect::<Vec<_>>(), ["1.4.2"]);
+    assert_eq!(stored.keys().collect::<Vec<_>>(), ["1.4.2", "latest"], "the highest release has the floating tag");
+    assert_eq!(stored["latest"], stored["1.4.2"]);
     assert_eq!(receipt["import"]["images"][0]["digest"], json!(stored["1.4.2"]));
 
     let tags = pipeline.tags(&uploaded).await;

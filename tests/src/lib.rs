@@ -3,6 +3,7 @@
 //! decompression by other crates.
 
 pub mod look;
+pub mod push;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -38,6 +39,8 @@ pub struct Setup {
     pub no_functions: bool,
     /// Functions whose queues are left alone, by their logical ids.
     pub without: Vec<&'static str>,
+    /// Whether functions run, and their queues are left alone: they are invoked directly.
+    pub unpolled: bool,
     /// A folder that an earlier stack used.
     pub folder: Option<TempDir>,
 }
@@ -88,6 +91,7 @@ impl Pipeline {
             template,
             parameters: setup.parameters,
             functions,
+            queues_left_alone: setup.unpolled,
             faults: faults.clone(),
             waits: Waits::Skipped,
             ..StackOptions::default()
@@ -177,6 +181,78 @@ impl Pipeline {
         let tags = self.s3.get_object_tagging().bucket("uploads").key(&uploaded.key);
         let tags = tags.version_id(&uploaded.version_id).send().await.expect("the tags are readable");
         tags.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
+    }
+
+    /// Sets what scans find: the text of `findings.json`.
+    pub fn findings(&self, findings: &Value) {
+        std::fs::write(self.folder().join("findings.json"), findings.to_string()).expect("the findings are written");
+    }
+
+    /// Makes a repository that belongs to the stack, as an operator who adopts one does.
+    pub fn adopt(&self, repository: &str) {
+        let settings = emulator::images::Settings {
+            mutability: emulator::images::Mutability::ImmutableWithExclusion,
+            exclusion_filters: vec!["latest*".to_owned()],
+            scan_on_push: true,
+            ..emulator::images::Settings::default()
+        };
+        let tags = [("gantry:stack".to_owned(), "gantry".to_owned())].into();
+        let made = emulator::images::Repository::new(repository, settings, tags);
+        self.stack.images().create(made).expect("there is no such repository yet");
+    }
+
+    /// Puts an object into the state bucket, as the policy's administrators do.
+    pub async fn put_state(&self, key: &str, body: &str) {
+        let put = self.s3.put_object().bucket("state").key(key).body(ByteStream::from(body.as_bytes().to_vec()));
+        put.send().await.expect("the state bucket takes it");
+    }
+
+    /// The record of an image.
+    pub async fn record(&self, repository: &str, digest: &str) -> Option<Value> {
+        let bytes = self.object("state", &format!("images/{repository}/{digest}.json")).await?;
+        Some(serde_json::from_slice(&bytes).expect("a record is JSON"))
+    }
+
+    /// Waits until nothing is left to do: no message in any queue of a function, and no request of one since the last
+    /// look.
+    pub async fn quiet(&self) {
+        let quiet = async {
+            let mut requests = None;
+            loop {
+                for queue in ["import-queue", "push-queue", "scan-queue"] {
+                    self.stack.queues().drained(queue).await.expect("the queue is there");
+                }
+                // A round trip of our own gives the bus its turn.
+                self.s3.head_bucket().bucket("uploads").send().await.expect("the bucket is there");
+                let now = self.faults.count("*");
+                if requests.replace(now) == Some(now) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, quiet).await.expect("it becomes quiet in time");
+    }
+
+    /// What was told so far, in its order: name and detail, as machines get them.
+    pub fn told(&self) -> Vec<(String, Value)> {
+        let topic = self.stack.topic_arn("Topic").expect("the template has a topic");
+        let messages = self.stack.topics().messages(topic).expect("the topic is there");
+        let read = |text: String| serde_json::from_str::<Value>(&text).expect("the machine's form is JSON");
+        let events = messages.iter().map(|message| read(message.text_for("sqs")));
+        events
+            .map(|event| (event["detail-type"].as_str().expect("a name").to_owned(), event["detail"].clone()))
+            .collect()
+    }
+
+    /// The names of what was told of `repository`, in their order, with the tags.
+    pub fn told_of(&self, repository: &str) -> Vec<String> {
+        let of = |detail: &Value| detail["image"]["repository"] == repository;
+        let tags = |detail: &Value| {
+            let tags = detail["image"]["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            tags.collect::<Vec<_>>().join(",")
+        };
+        let told = self.told().into_iter().filter(|(_, detail)| of(detail));
+        told.map(|(name, detail)| format!("{name} {}", tags(&detail))).collect()
     }
 
     /// Every tag of `repository`, with the digest it names.
