@@ -71,7 +71,7 @@ async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
         "import",
         format!("{}, in {}: team/hello:1.0.0 is {}", work(image), seconds(first.import.duration_ms), image.digest),
     );
-    let reaction = first.reaction(image).ok_or_else(nothing)?;
+    let reaction = first.reaction(&image.repository, image.digest).ok_or_else(nothing)?;
     let blobs = reaction.verification.as_ref().map_or(0, |verification| verification.blobs);
     let latest = tag(session, "team/hello", "latest").await?;
     let latest = if latest == Some(image.digest) { "latest points to it" } else { "latest points elsewhere" };

@@ -72,7 +72,7 @@ pub(crate) fn tell(receipt: &Receipt) {
             say(format!("    platform  {}", image.platforms.join(", ")));
         }
         say(format!("    work      {}", work(image)));
-        if let Some(reaction) = receipt.reaction(image) {
+        if let Some(reaction) = receipt.reaction(&image.repository, image.digest) {
             tell_reaction(reaction);
         }
     }

@@ -111,9 +111,19 @@ pub struct ImageReaction {
 }
 
 impl Receipt {
-    /// What was made of `image`, if anything yet.
-    pub fn reaction(&self, image: &ImageReceipt) -> Option<&ImageReaction> {
-        self.reaction.get(&reaction_key(&image.repository, image.digest))
+    /// What was made of an image, if anything yet.
+    pub fn reaction(&self, repository: &Repository, digest: Digest) -> Option<&ImageReaction> {
+        self.reaction.get(&reaction_key(repository, digest))
+    }
+}
+
+impl ImageReaction {
+    /// Whether two differ in nothing but when it was looked.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        let verified =
+            |one: &Self| one.verification.as_ref().map(|one| Verification { at: Timestamp::UNIX_EPOCH, ..one.clone() });
+        let judged = |one: &Self| one.verdict.as_ref().map(|one| Verdict { read_at: one.since, ..one.clone() });
+        self.release == other.release && verified(self) == verified(other) && judged(self) == judged(other)
     }
 }
 
@@ -404,7 +414,9 @@ impl Receipts {
             let mut all = known.reaction.clone();
             all.insert(reaction_key(repository, digest), reaction.clone());
             let changed = self.receipt(&known.upload, known.import.clone(), all);
-            (changed.reaction != known.reaction || changed.state != known.state).then_some(changed)
+            // That the same was found once more is no news.
+            let is_news = known.reaction(repository, digest).is_none_or(|known| !known.says_the_same_as(reaction));
+            (is_news || changed.state != known.state).then_some(changed)
         };
         let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
         if let Some(receipt) = written.filter(|receipt| Some(receipt.state) != before) {

@@ -30,7 +30,7 @@ fn pushed(repository: &str, descriptor: &Value, tag: &str) -> (&'static str, Val
 }
 
 fn scanned(repository: &str, descriptor: &Value) -> (&'static str, Value) {
-    let event = json!({"source": "aws.ecr", "detail-type": "ECR Image Scan", "time": jiff::Timestamp::now(), "detail": {
+    let event = json!({"source": "aws.ecr", "detail-type": "ECR Image Scan", "time": pipeline_tests::now(), "detail": {
         "scan-status": "COMPLETE", "repository-name": repository, "image-digest": descriptor["digest"],
         "image-tags": []}});
     ("OnScanFunction", event)

@@ -43,7 +43,7 @@ async fn a_file_that_does_not_parse_changes_nothing_and_is_told_of_once() {
 async fn exceptions_that_end_are_announced_once() {
     let pipeline = gated().await;
     let day = |days: i64| {
-        let today = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
+        let today = pipeline_tests::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
         today.checked_add(jiff::Span::new().days(days)).unwrap()
     };
     let exception = |id: &str, days: i64| {

@@ -110,9 +110,9 @@ async fn artifacts_are_verified_and_cause_neither_tags_nor_messages() {
         ("a signature", Some("sha256-abc.sig"), artifact(&empty, &content, signature)),
         ("an attestation", None, artifact(&unknown, &in_toto, json!({}))),
     ] {
-        let pushed = pusher.manifest("team/app", tag, &manifest).await;
+        let descriptor = pusher.manifest("team/app", tag, &manifest).await;
         pipeline.quiet().await;
-        let record = pipeline.record("team/app", pushed["digest"].as_str().unwrap()).await.unwrap();
+        let record = pipeline.record("team/app", descriptor["digest"].as_str().unwrap()).await.unwrap();
         assert_eq!(record["facts"]["kind"], "artifact", "{what}: {record:#}");
         assert_eq!(record["verification"]["passed"], true, "{what}: {record:#}");
         assert_eq!(record.get("verdict"), None, "{what}");

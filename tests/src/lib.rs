@@ -28,6 +28,12 @@ pub const TEMPLATE: &str = include_str!("../../template.yaml");
 /// What no test should ever take; a test that meets it fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The time, for events that say when they were sent.
+#[expect(clippy::disallowed_methods, reason = "tests make events as AWS does, at the time they happen")]
+pub fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
 /// How a test's stack differs from the usual one.
 #[derive(Debug, Default)]
 pub struct Setup {

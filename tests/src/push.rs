@@ -57,7 +57,7 @@ impl Pusher {
         let put =
             self.http.put(address).header("authorization", &self.authorization).header("content-type", media_type);
         let put = put.body(bytes.clone()).send().await.expect("the registry answers");
-        assert_eq!(put.status(), StatusCode::CREATED, "{}", put.text().await.expect("an answer"));
+        assert_eq!(put.status(), StatusCode::CREATED, "{bytes}");
         json!({"mediaType": media_type, "digest": name, "size": bytes.len()})
     }
 

@@ -153,10 +153,14 @@ impl Reactor {
                 Err(error) => return Err(error.into()),
             };
             let listed = self.repositories.image(repository, look.digest, look.tag.as_ref()).await?;
-            let Some(listed) = listed else { return Ok(Looked::Gone) };
+            let Some(listed) = listed else {
+                self.note_gone(look).await?;
+                return Ok(Looked::Gone);
+            };
             let pushed_at = listed.pushed_at;
             let record = self.records.update(repository, listed.digest, |record| {
                 record.pushed_at = record.pushed_at.or(pushed_at);
+                record.gone_since = None;
             });
             let mut subject = Subject { settings: &settings, listed: &listed, record: record.await? };
 
@@ -176,6 +180,20 @@ impl Reactor {
             }
             Ok(Looked::At(standing))
         })
+    }
+
+    /// Makes the record of an image that is gone say so, if there is one: sweeps need not look at it any more.
+    async fn note_gone(&self, look: &Look) -> Result<(), ReactError> {
+        let Some(digest) = look.digest else { return Ok(()) };
+        if self.records.find(&look.repository, digest).await?.is_some() {
+            let now = (self.now)();
+            self.records
+                .update(&look.repository, digest, |record| {
+                    record.gone_since.get_or_insert(now);
+                })
+                .await?;
+        }
+        Ok(())
     }
 
     /// Reads the image back, if that is asked for or was not done yet, and makes an index known to its children.

@@ -93,6 +93,9 @@ impl Reactor {
     }
 
     fn is_due(&self, record: &ImageRecord, sweep: Sweep, policy: &Loaded) -> bool {
+        if record.gone_since.is_some() {
+            return false;
+        }
         let now = (self.now)();
         let is_judged = record.facts.as_ref().is_some_and(|facts| facts.kind != Kind::Artifact);
         let is_other_policy =
@@ -126,7 +129,7 @@ impl Reactor {
 
     fn is_old(&self, record: &ImageRecord, now: Timestamp) -> bool {
         let wait = SignedDuration::try_from(self.config.scan_wait).unwrap_or(SignedDuration::MAX);
-        // One that import announced and that never came has no time of its own, and is looked at each time.
+        // One that import announced and that never came has no time of its own.
         record.pushed_at.is_none_or(|pushed_at| now.duration_since(pushed_at) > wait)
     }
 }

@@ -128,8 +128,13 @@ impl Reactor {
         for exception in loaded.policy.ending(today) {
             notices.push(ending(exception, exception.days_left(today), bucket));
         }
+        if notices.is_empty() {
+            return Ok(());
+        }
+        let known = self.state.read::<BTreeMap<String, Told>>(POLICY_TOLD, WANTED).await?;
+        let known = known.map(|read| read.value).unwrap_or_default();
         for notice in notices {
-            if self.claim_of_policy(&notice.fact, now).await? {
+            if known.get(&notice.fact).is_none_or(|told| !told.done) && self.claim_of_policy(&notice.fact, now).await? {
                 let told = self.notifier.tell(&notice).await;
                 self.settle_of_policy(&notice.fact, now, told.is_ok()).await?;
                 told?;

@@ -50,6 +50,9 @@ pub struct ImageRecord {
     /// When it was first pushed, by ECR's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed_at: Option<Timestamp>,
+    /// Since when it is not there any more; set by the look that found so, and taken back by one that finds it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Timestamp>,
     /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
@@ -133,6 +136,7 @@ impl ImageRecord {
             revision: None,
             parents: Vec::new(),
             pushed_at: None,
+            gone_since: None,
             facts: None,
             verification: None,
             verdict: None,
