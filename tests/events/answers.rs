@@ -1,4 +1,4 @@
-//! Each sample as a direct invocation of the function's real process.
+//! Each sample as a direct invocation of the functions' real processes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::rows::{Made, ROWS, Row, Shape, Upload};
+use crate::rows::{DIGEST, Function, Made, REPOSITORY, ROWS, Row, Shape, Upload};
 use crate::sample;
 
 const FUNCTION: &str = "ImportFunction";
+
+/// What no step should ever take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn start() -> Pipeline {
     Pipeline::start(env!("CARGO_BIN_EXE_gantry-under-test")).await
@@ -35,13 +38,13 @@ async fn keys(pipeline: &Pipeline) -> BTreeSet<String> {
     list.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect()
 }
 
-/// The rest of the log; only after the stack was stopped does it end.
-async fn rest_of(mut log: Receiver<LogLine>) -> Vec<Value> {
+/// The rest of the log, each line with its function; only after the stack was stopped does it end.
+async fn rest_of(mut log: Receiver<LogLine>) -> Vec<(String, Value)> {
     let reading = async {
         let mut lines = Vec::new();
         loop {
             match log.recv().await {
-                Ok(line) => lines.push(serde_json::from_str(&line.text).expect("log lines are JSON")),
+                Ok(line) => lines.push((line.function, serde_json::from_str(&line.text).expect("log lines are JSON"))),
                 Err(end) => {
                     assert_eq!(end, RecvError::Closed);
                     return lines;
@@ -49,18 +52,131 @@ async fn rest_of(mut log: Receiver<LogLine>) -> Vec<Value> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("the log ends with the stack")
+    tokio::time::timeout(PATIENCE, reading).await.expect("the log ends with the stack")
 }
 
-/// One environment answers all of them, each as done with: that an object is gone will not change, so nothing is left
-/// to import. There is a receipt beside exactly the keys that were uploads, and the log names whatever was left alone.
+/// What a function's log says of an event that it leaves alone, or that comes to nothing where nothing is there yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    /// What it is called.
+    Shape(String),
+    /// Why it cannot be read, without the causes.
+    Error(String),
+    /// The line itself.
+    Line(&'static str),
+}
+
+const NO_UPLOAD: &str = "a folder or a receipt, not an upload; acknowledged";
+const NOT_OURS: &str = "not a repository of this stack; acknowledged";
+const REJUDGED: &str = "judged by the new policy";
+const RECONCILED: &str = "reconciled";
+const LATER: &str = "to be delivered again";
+const UNREADABLE: &str = "not an event that can be read; acknowledged";
+
+impl Said {
+    /// What a line of the log says, if it is of this kind.
+    fn in_line(line: &Value) -> Option<Self> {
+        if let Some(shape) = line["shape"].as_str() {
+            return Some(Self::Shape(shape.to_owned()));
+        }
+        let message = line["message"].as_str()?;
+        if message == UNREADABLE {
+            let error = line["error"].as_str()?;
+            return Some(Self::Error(error.split(": ").next()?.to_owned()));
+        }
+        [NO_UPLOAD, NOT_OURS, REJUDGED, RECONCILED, LATER].into_iter().find(|known| *known == message).map(Self::Line)
+    }
+
+    /// What `function` says of the sample of `row`.
+    fn of(function: Function, row: &Row) -> Vec<Self> {
+        if function == Function::Reconcile {
+            return vec![Self::Line(RECONCILED)];
+        }
+        if function != row.function {
+            return Self::elsewhere(function, row);
+        }
+        let mut said: Vec<Self> = row
+            .made
+            .iter()
+            .filter_map(|made| {
+                Some(match made {
+                    Made::Uploads(_) => return None,
+                    Made::NoUpload(_) => Self::Line(NO_UPLOAD),
+                    Made::Pushed(..) | Made::Scanned | Made::ReleasedByHand => Self::Line(NOT_OURS),
+                    Made::PolicyChanged => Self::Line(REJUDGED),
+                    Made::Swept => Self::Line(RECONCILED),
+                    Made::Ignored(name) => Self::Shape((*name).to_owned()),
+                    Made::Unreadable(error) => Self::Error((*error).to_owned()),
+                })
+            })
+            .collect();
+        // However many events there are of one image, it is looked at once.
+        said.dedup();
+        said
+    }
+
+    /// What a function says of a sample that is for another one.
+    fn elsewhere(function: Function, row: &Row) -> Vec<Self> {
+        let event = sample::read(row.file);
+        let events: Vec<Value> = match row.shape {
+            Shape::Bare => vec![event],
+            Shape::Batch => sample::records(&event).iter().map(|record| record["body"].clone()).collect(),
+        };
+        let named = |event: &Value| match event {
+            Value::String(body) => match serde_json::from_str(body) {
+                Ok(event) => Self::of_event(function, row, &event),
+                Err(_) => Self::Error("the message is no JSON".to_owned()),
+            },
+            event => Self::of_event(function, row, event),
+        };
+        events.iter().map(named).collect()
+    }
+
+    fn of_event(function: Function, row: &Row, event: &Value) -> Self {
+        if let (Some(source), Some(kind)) = (event["source"].as_str(), event["detail-type"].as_str()) {
+            return match (function, kind) {
+                (Function::OnScan, "Object Created") if event["detail"]["object"]["key"].is_null() => {
+                    Self::Error("the event is named Object Created but does not read as one".to_owned())
+                }
+                (Function::OnScan, "Object Created") => Self::Shape("an object of another bucket".to_owned()),
+                (Function::Import, "Object Created") => Self::Line(LATER),
+                _ => Self::Shape(format!("{kind:?} from {source:?}")),
+            };
+        }
+        if let Some(record) = event.pointer("/Records/0") {
+            let source = record.get("eventSource").unwrap_or(&record["EventSource"]);
+            return Self::Shape(format!("records from {source}"));
+        }
+        let ignored = row.made.iter().find_map(|made| if let Made::Ignored(name) = made { Some(name) } else { None });
+        Self::Shape((*ignored.expect("what is no event is nobody's")).to_owned())
+    }
+}
+
+/// Whether what `function` makes of the sample is to be tried again: import is told of an object in a bucket that its
+/// role does not reach, which the operator can repair.
+fn is_out_of_reach(function: Function, row: &Row) -> bool {
+    let event = sample::read(row.file);
+    function == Function::Import && event["detail-type"] == "Object Created" && row.function != Function::Import
+}
+
+/// One environment of each function answers all of them, those for the other functions as well, each as done with:
+/// that an object or an image is gone will not change, so nothing is left to do. There is a receipt beside exactly the
+/// keys that were uploads, and one line of the log names each event that was left alone.
 #[tokio::test]
 async fn one_process_survives_every_sample() {
     let pipeline = start().await;
     let log = pipeline.stack.log();
-    for row in ROWS {
-        let answer = pipeline.stack.invoke(FUNCTION, &sample::read(row.file)).await;
-        assert_eq!(answer.expect(row.file), all_done(row.shape), "{}", row.file);
+    for function in Function::ALL {
+        for row in ROWS {
+            let what = format!("{} for {function:?}", row.file);
+            let answer = pipeline.stack.invoke(function.logical_id(), &sample::read(row.file)).await;
+            if is_out_of_reach(function, row) {
+                let Err(InvokeError::Function { error }) = answer else { panic!("{what}: {answer:?}") };
+                assert_eq!(error["errorType"], "ImportFailed", "{what}");
+            } else {
+                assert_eq!(answer.expect(&what), all_done(row.shape), "{what}");
+            }
+        }
     }
     for upload in ROWS.iter().flat_map(Row::uploads) {
         let receipt = pipeline.receipt(upload.key).await.expect(upload.key);
@@ -74,19 +190,65 @@ async fn one_process_survives_every_sample() {
 
     drop(pipeline.stop().await);
     let lines = rest_of(log).await;
-    let reports: Vec<&Value> = lines.iter().filter(|line| line["type"] == "platform.report").collect();
-    assert_eq!(reports.len(), ROWS.len());
-    let starts = reports.iter().filter(|report| report.pointer("/record/metrics/initDurationMs").is_some()).count();
-    assert_eq!(starts, 1, "a process ended on the way");
-    for (row, made) in ROWS.iter().flat_map(|row| row.made.iter().map(move |made| (row, made))) {
-        let (field, text) = match made {
-            Made::Uploads(_) | Made::NoUpload(_) => continue,
-            Made::Ignored(name) => ("shape", name),
-            Made::Unreadable(error) => ("error", error),
-        };
-        let named = lines.iter().any(|line| line[field].as_str().is_some_and(|found| found.starts_with(text)));
-        assert!(named, "{}: no log line with {field} {text:?}", row.file);
+    for function in Function::ALL {
+        let of_function = |(name, _): &&(String, Value)| name == function.logical_id();
+        let lines: Vec<&Value> = lines.iter().filter(of_function).map(|(_, line)| line).collect();
+        let reports: Vec<&&Value> = lines.iter().filter(|line| line["type"] == "platform.report").collect();
+        assert_eq!(reports.len(), ROWS.len(), "{function:?}");
+        let starts = reports.iter().filter(|report| report.pointer("/record/metrics/initDurationMs").is_some()).count();
+        assert_eq!(starts, 1, "{function:?}: a process ended on the way");
+
+        let mut said: Vec<Said> = lines.iter().filter_map(|line| Said::in_line(line)).collect();
+        let mut wanted: Vec<Said> = ROWS.iter().flat_map(|row| Said::of(function, row)).collect();
+        said.sort();
+        wanted.sort();
+        assert_eq!(said, wanted, "{function:?}");
     }
+}
+
+/// Where the image exists, a sample is one more look at it, which changes nothing.
+#[tokio::test]
+async fn samples_look_at_the_images_they_name() {
+    let pipeline = start().await;
+    let image = Image::new("amd64", vec![layer("hello", 1, 3_000)]);
+    let receipt = pipeline.import("team/my-app/1.0.0.tar", &docker_archive(&[(&image, &[])])).await;
+    let digest = receipt["import"]["images"][0]["digest"].as_str().expect("a digest").to_owned();
+    let tags = pipeline.tagged(REPOSITORY);
+    assert_eq!(tags.get("1.0.0"), Some(&digest));
+
+    for function in [Function::OnPush, Function::OnScan, Function::Reconcile] {
+        for row in Row::of(function) {
+            let wanted = row.made.iter().find_map(|made| match made {
+                Made::Pushed(..) | Made::Scanned | Made::ReleasedByHand => Some("looked"),
+                Made::PolicyChanged => Some(REJUDGED),
+                Made::Swept => Some(RECONCILED),
+                Made::Uploads(_) | Made::NoUpload(_) | Made::Ignored(_) | Made::Unreadable(_) => None,
+            });
+            let Some(wanted) = wanted else { continue };
+            let mut log = pipeline.stack.log();
+            let event = sample::with_digest(&sample::read(row.file), DIGEST, &digest);
+            let answer = pipeline.stack.invoke(function.logical_id(), &event).await;
+            assert_eq!(answer.expect(row.file), all_done(row.shape), "{}", row.file);
+            let found = async {
+                loop {
+                    let line = log.recv().await.expect("the log goes on");
+                    let text: Value = serde_json::from_str(&line.text).expect("log lines are JSON");
+                    if line.function == function.logical_id() && text["message"] == wanted {
+                        return text;
+                    }
+                }
+            };
+            let line = tokio::time::timeout(PATIENCE, found).await.expect(row.file);
+            if row.file == "sqs-two-pushes-of-one-image" {
+                assert_eq!(line["events"], 2, "{line}");
+            }
+        }
+    }
+    assert_eq!(pipeline.receipt("team/my-app/1.0.0.tar").await.expect("a receipt")["state"], "released");
+    let mut wanted = tags;
+    wanted.insert("latest".to_owned(), digest);
+    assert_eq!(pipeline.tagged(REPOSITORY), wanted);
+    drop(pipeline.stop().await);
 }
 
 /// Where the object exists, a sample is one more delivery of an upload that was imported already: nothing is sent,
@@ -146,7 +308,7 @@ async fn only_what_may_succeed_later_is_given_back() {
         action: Action::Status(403, String::new()),
     });
 
-    let mut batch = sample::read("sqs-two-messages-second-malformed");
+    let mut batch = sample::read("sqs-s3-object-created-second-malformed");
     let key = "team/my-app/3.1.0.tar";
     let first = json!({"batchItemFailures": [{"itemIdentifier": sample::records(&batch)[0]["messageId"]}]});
     for (receives, state) in [("1", "importing"), ("10", "failed")] {
@@ -161,7 +323,7 @@ async fn only_what_may_succeed_later_is_given_back() {
         assert_eq!(pipeline.faults.count("sqs:ChangeMessageVisibility"), before + 1, "delivery {receives}");
     }
 
-    let bare = pipeline.stack.invoke(FUNCTION, &sample::read("s3-two-records")).await;
+    let bare = pipeline.stack.invoke(FUNCTION, &sample::read("s3-records-two-objects-created")).await;
     let Err(InvokeError::Function { error }) = bare else { panic!("a bare event has no other answer: {bare:?}") };
     assert_eq!(error["errorType"], "ImportFailed", "{error}");
     for upload in ["team/my-app/2.2.0.tar", "team/my-app/2.3.0.tar"] {

@@ -1,4 +1,4 @@
-//! The sample events in `events/in`: what each is read as, and what the function's process answers to it.
+//! The sample events in `events/in`: what each is read as, and what the functions' processes answer to it.
 //!
 //! They are what Lambda hands over, so that `sam local invoke -e` takes them as well.
 

@@ -49,6 +49,17 @@ pub(crate) fn aim(event: &mut Value, uploads: &mut dyn Iterator<Item = &Value>) 
     }
 }
 
+/// `event` about the image `to` instead of `from`.
+pub(crate) fn with_digest(event: &Value, from: &str, to: &str) -> Value {
+    let mut event: Value = serde_json::from_str(&event.to_string().replace(from, to)).expect("it stays JSON");
+    for record in event["Records"].as_array_mut().into_iter().flatten() {
+        if let Some(body) = record["body"].as_str() {
+            record["md5OfBody"] = md5(body).into();
+        }
+    }
+    event
+}
+
 fn point(object: &mut Value, [version, etag, sequencer]: [&str; 3], uploads: &mut dyn Iterator<Item = &Value>) {
     let upload = uploads.next().expect("an upload for each object");
     for (field, value) in [(version, "version_id"), (etag, "etag"), (sequencer, "sequencer")] {

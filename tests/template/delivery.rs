@@ -1,5 +1,7 @@
 //! Rules, queues and event sources.
 
+use std::collections::BTreeMap;
+
 use emulator::account;
 use emulator::events::Pattern;
 use serde_json::{Value, json};
@@ -117,10 +119,116 @@ fn the_upload_rule_takes_every_upload_and_nothing_else() {
 }
 
 #[test]
-fn the_upload_bucket_keeps_versions_and_tells_the_bus() {
+fn both_buckets_keep_versions_and_tell_the_bus() {
     let template = resolved(&[]);
-    assert!(template.buckets["Uploads"].versioned && template.buckets["Uploads"].event_bridge);
-    assert!(template.buckets["State"].versioned);
-    // Our own records must not wake anybody.
-    assert!(!template.buckets["State"].event_bridge);
+    for bucket in ["Uploads", "State"] {
+        assert!(template.buckets[bucket].versioned && template.buckets[bucket].event_bridge, "{bucket}");
+    }
+}
+
+/// Every rule, with the samples of `events/in` that it takes.
+const SAMPLES: &[(&str, &[&str])] = &[
+    (
+        "UploadRule",
+        &[
+            "s3-object-created",
+            "s3-object-created-multipart",
+            "s3-object-created-odd-key",
+            "s3-object-created-unversioned",
+        ],
+    ),
+    (
+        "PushRule",
+        &[
+            "ecr-image-push",
+            "ecr-image-push-short-digest-refused",
+            "ecr-image-push-untagged",
+            "ecr-image-push-without-optional-fields",
+        ],
+    ),
+    ("ImportedRule", &["gantry-image-imported"]),
+    (
+        "BasicScanRule",
+        &[
+            "ecr-image-scan-complete",
+            "ecr-image-scan-failed",
+            "ecr-image-scan-no-counts",
+            "ecr-image-scan-without-digest-refused",
+        ],
+    ),
+    ("InspectorRule", &["inspector2-coverage", "inspector2-finding", "inspector2-scan"]),
+    ("PolicyRule", &["s3-policy-changed", "s3-released-by-hand"]),
+];
+
+/// The samples that came over the bus, with their names.
+fn samples() -> Vec<(String, Value)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/in");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("the folder is readable").path();
+        let event = serde_json::from_slice(&std::fs::read(&path).expect("a sample is readable"));
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        found.push((name, event.expect("a sample is JSON")));
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}
+
+/// What `parameters` make of every rule: the samples that it takes.
+fn taken(parameters: &[(&str, &str)]) -> BTreeMap<String, Vec<String>> {
+    let template = resolved(parameters);
+    let samples = samples();
+    let mut taken = BTreeMap::new();
+    for (name, rule) in template.rules {
+        let pattern = Pattern::parse(&rule.pattern).expect("the pattern is understood");
+        let of_rule = samples.iter().filter(|(_, event)| pattern.matches(event)).map(|(name, _)| name.clone());
+        taken.insert(name, of_rule.collect());
+    }
+    taken
+}
+
+#[test]
+fn every_rule_takes_its_own_samples_and_no_other() {
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let mut wanted: BTreeMap<String, Vec<String>> =
+        SAMPLES.iter().map(|(rule, names)| ((*rule).to_owned(), list(names))).collect();
+    assert_eq!(taken(&[]), wanted);
+    assert_eq!(taken(&[("RepositoryPrefix", "team/")]), wanted, "the samples are of team/my-app");
+    for of_ecr in ["PushRule", "BasicScanRule", "InspectorRule"] {
+        wanted.insert(of_ecr.to_owned(), Vec::new());
+    }
+    assert_eq!(taken(&[("RepositoryPrefix", "rival/")]), wanted);
+}
+
+/// Each image record, receipt or list of what was told that we write would otherwise wake us again.
+#[test]
+fn our_own_objects_wake_nobody() {
+    let template = resolved(&[]);
+    let patterns = template.rules.values().map(|rule| Pattern::parse(&rule.pattern).expect("it is understood"));
+    let patterns: Vec<Pattern> = patterns.collect();
+    for (bucket, key) in [
+        ("state", "ledger/gzip-4-1048576-1/sha256:00.json"),
+        ("state", "images/team/my-app/sha256:00.json"),
+        ("state", "policy.good.toml"),
+        ("state", "policy.told.json"),
+        ("state", "sweep.json"),
+        ("uploads", "team/my-app/1.0.0.tar.receipt.json"),
+    ] {
+        let event = json!({
+            "source": "aws.s3", "detail-type": "Object Created",
+            "detail": {"bucket": {"name": bucket}, "object": {"key": key}},
+        });
+        assert!(!patterns.iter().any(|pattern| pattern.matches(&event)), "{bucket}/{key}");
+    }
+}
+
+#[test]
+fn an_address_hears_only_of_what_needs_a_person() {
+    assert_eq!(resolved(&[]).topics["Topic"].subscriptions, []);
+    let template = resolved(&[("NotifyEmail", "ops@example.com")]);
+    let [subscription] = template.topics["Topic"].subscriptions.as_slice() else {
+        panic!("one address, one subscription")
+    };
+    assert_eq!((subscription.protocol.as_str(), subscription.endpoint.as_str()), ("email", "ops@example.com"));
+    assert_eq!(subscription.filter, Some(json!({"needs": ["person"]})));
 }

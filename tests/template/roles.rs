@@ -1,11 +1,18 @@
 //! What the functions' roles may do: no more than they need.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::document::resources;
 
-/// The only action that has no resource to name (Service Authorization Reference).
-const WITHOUT_RESOURCE: &str = "ecr:GetAuthorizationToken";
+/// The only actions that have no resource to name (Service Authorization Reference).
+const WITHOUT_RESOURCE: [&str; 4] = [
+    "ecr:GetAuthorizationToken",
+    "ecr:GetRegistryScanningConfiguration",
+    "inspector2:ListCoverage",
+    "inspector2:ListFindings",
+];
 
 /// Every statement of every function's role, with the function's name.
 fn statements() -> Vec<(String, Value)> {
@@ -48,7 +55,7 @@ fn roles_name_their_resources() {
     for (function, statement) in statements {
         let resources = texts(&statement["Resource"]);
         assert!(!resources.is_empty(), "{function}: {statement}");
-        if texts(&statement["Action"]) == [WITHOUT_RESOURCE] {
+        if texts(&statement["Action"]).iter().all(|action| WITHOUT_RESOURCE.contains(action)) {
             continue;
         }
         for resource in resources {
@@ -83,4 +90,21 @@ fn what_changes_an_image_is_bound_to_our_repositories() {
             assert!(!action.starts_with("ecr:Delete") && !action.starts_with("s3:Delete"), "{function}: {action}");
         }
     }
+}
+
+/// They all take the same looks, whatever woke them; only what is each one's own may differ.
+#[test]
+fn the_reacting_functions_may_do_the_same() {
+    let may = |function: &str| -> BTreeMap<String, String> {
+        let own = |(name, statement): (String, Value)| (name == function).then_some(statement);
+        let named = statements().into_iter().filter_map(own).map(|statement| {
+            let sid = statement["Sid"].as_str().expect("a statement has a name").to_owned();
+            (sid, statement.to_string().replace(r#","${State.Arn}/sweep.json""#, ""))
+        });
+        named.filter(|(sid, _)| sid != "BackOff").collect()
+    };
+    let on_push = may("OnPushFunction");
+    assert!(on_push.len() > 5, "{on_push:?}");
+    assert_eq!(on_push, may("OnScanFunction"));
+    assert_eq!(on_push, may("ReconcileFunction"));
 }

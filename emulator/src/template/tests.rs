@@ -13,13 +13,14 @@ fn the_projects_template_is_understood_in_full() {
     let template = read(&[]).unwrap();
     let uploads = &template.buckets["Uploads"];
     assert_eq!((uploads.name.as_str(), uploads.versioned, uploads.event_bridge), ("uploads", true, true));
-    assert!(!template.buckets["State"].event_bridge);
+    assert!(template.buckets["State"].event_bridge);
 
     let queue = &template.queues["ImportQueue"];
     let failed = &template.queues["FailedMessages"];
     assert_eq!(queue.visibility, Duration::from_mins(90));
     assert_eq!(queue.redrive, Some(Redrive { dead_letter_arn: failed.arn.clone(), max_receives: 10 }));
-    assert_eq!(queue.policy.len(), 1);
+    // One policy for all queues; each statement names the queue it is for.
+    assert_eq!(queue.policy.len(), 4);
     assert_eq!(failed.redrive, None);
 
     let rule = &template.rules["UploadRule"];
@@ -43,6 +44,10 @@ fn the_projects_template_is_understood_in_full() {
             reports_failures: true,
         })
     );
+    let scans = template.functions["OnScanFunction"].source.as_ref().unwrap();
+    assert_eq!((scans.batch_size, scans.batching_window), (500, Duration::from_secs(2)));
+    assert_eq!(template.functions["ReconcileFunction"].schedules[0].every, Duration::from_mins(15));
+    assert!(template.topics.contains_key("Topic"));
 }
 
 #[test]
