@@ -243,14 +243,14 @@ fn every_line_that_up_prints_works_where_its_program_is_there() {
         let there = |program: &str| !line.contains(program) || has(program);
         let needs_aws = line.starts_with("aws") || line.contains("$(aws") || line.starts_with("docs/");
         if (needs_aws && !has("aws")) || !there("skopeo") || (line.contains("docker ") && !docker) {
-            println!("not run, its program is not there: {line}");
+            pipeline_tests::say(&format!("not run, its program is not there: {line}"));
             continue;
         }
         let output = shell(folder.path(), &format!("{exports}{line}"));
         assert!(output.status.success(), "{line}\n{}\n{}", text(&output.stdout), text(&output.stderr));
         ran += 1;
     }
-    println!("checked {ran} lines of up");
+    pipeline_tests::say(&format!("checked {ran} lines of up"));
     // Another command on the same folder talks to the stack that runs.
     check(folder.path(), &["import", "multi.tar", "--as", "team/multi"], 0, &["docker pull 127.0.0.1:"], &[]);
     assert!(up.interrupt().contains("stopping"));
@@ -259,7 +259,7 @@ fn every_line_that_up_prints_works_where_its_program_is_there() {
 #[test]
 fn gantry_wait_believes_only_the_receipt_of_its_own_upload() {
     if !has("aws") {
-        println!("checked no gantry-wait: the AWS CLI is not there");
+        pipeline_tests::say("checked no gantry-wait: the AWS CLI is not there");
         return;
     }
     let folder = folder();
@@ -297,5 +297,5 @@ fn gantry_wait_believes_only_the_receipt_of_its_own_upload() {
     );
     assert_eq!(shell(folder.path(), &script).status.code(), Some(3));
     up.interrupt();
-    println!("checked gantry-wait with the AWS CLI");
+    pipeline_tests::say("checked gantry-wait with the AWS CLI");
 }

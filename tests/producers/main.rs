@@ -57,7 +57,7 @@ const ZSTD: &str = "skopeo-oci-zstd.tar";
 #[tokio::test]
 async fn tarballs_of_many_tools_become_what_they_should() {
     let Some(folder) = std::env::var_os("GANTRY_TARBALLS") else {
-        println!("checked 0 tarballs: GANTRY_TARBALLS is not set");
+        pipeline_tests::say("checked 0 tarballs: GANTRY_TARBALLS is not set");
         return;
     };
     let folder = std::path::PathBuf::from(folder);
@@ -93,7 +93,7 @@ async fn tarballs_of_many_tools_become_what_they_should() {
         checked += 1;
     }
     assert_eq!(checked, expected.len(), "a tarball is missing");
-    println!("checked {checked} tarballs");
+    pipeline_tests::say(&format!("checked {checked} tarballs"));
 }
 
 /// Every platform of the image is whole, under every tag; and an OCI layout's digest is the one in the archive.

@@ -34,6 +34,14 @@ pub fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
+/// Says something of a test that passes: what it checked, or could not. Past the test harness, which keeps what passing
+/// tests print to itself.
+pub fn say(text: &str) {
+    use std::io::Write as _;
+
+    writeln!(std::io::stderr(), "{text}").ok();
+}
+
 /// How a test's stack differs from the usual one.
 #[derive(Debug, Default)]
 pub struct Setup {
