@@ -1,7 +1,6 @@
 //! The ECR control API: JSON 1.1, one operation per request, named in `X-Amz-Target`.
 //!
-//! Names, limits, exceptions and their texts are those of the ECR API reference and of `aws-facts`
-//! section 3.
+//! Names, limits, exceptions and their texts are those of the ECR API reference.
 
 mod account;
 mod error;

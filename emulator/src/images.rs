@@ -92,7 +92,7 @@ impl Images {
     /// Opens the store in `folder`, making it if it is missing.
     ///
     /// With `put_images_per_second`, further puts within the same second are throttled (ECR's quota
-    /// is 10; `aws-facts` section 2.7).
+    /// is 10; ECR user guide, "Service quotas").
     ///
     /// # Errors
     ///
@@ -268,7 +268,7 @@ impl Images {
     }
 
     /// Whether `from` may give the blob to another repository: it has it, and one of its manifests
-    /// names it (`aws-facts` section 2.4).
+    /// names it (containers-roadmap issue 2860).
     pub(crate) fn can_mount(&self, from: &str, digest: &Digest) -> bool {
         let named = self.read(from, |repository| {
             repository.blobs.contains(digest) && repository.images.values().any(|image| image.blobs.contains(digest))

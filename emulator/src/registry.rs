@@ -1,6 +1,6 @@
 //! The registry HTTP API (`/v2`), as ECR speaks it.
 //!
-//! Every oddity here is ECR's and is written down in `aws-facts` section 2: 201 where others answer
+//! Every oddity here is ECR's, as its users have reported it: 201 where others answer
 //! 202, a `Range` that sticks at the first chunk, no `Location` for a manifest, a connection that is
 //! dropped when an upload names a repository that does not exist.
 
@@ -124,7 +124,7 @@ impl Registry {
             }
             (&Method::GET, Route::Tags { repository }) => self.tags(call, repository),
             (&Method::GET, Route::Referrers { repository, digest }) => self.referrers(call, repository, digest),
-            // ECR knows no upload status (`aws-facts` section 2.3).
+            // ECR knows no upload status.
             (&Method::GET, Route::Upload { .. }) | (_, Route::Unknown) => {
                 Err(Problem::new(StatusCode::NOT_FOUND, "UNSUPPORTED", "The operation is unsupported.").into())
             }
@@ -181,7 +181,7 @@ fn of_store(error: &ImagesError) -> Problem {
     }
 }
 
-/// ECR's plain-text 401 (`aws-facts` section 2.1).
+/// ECR's plain-text 401.
 fn unauthorized(headers: &HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let mut response = Response::new(full("Not Authorized\n"));

@@ -1,7 +1,7 @@
 //! The S3 endpoint: versions, tags, conditional writes, multipart uploads, signed requests.
 //!
 //! The s3s crate speaks the protocol and verifies signatures; what is ours is the store and what
-//! each operation does to it. `aws-facts` section 6 has the behaviour that is kept.
+//! each operation does to it.
 
 mod access;
 mod copying;

@@ -55,7 +55,7 @@ struct PutImage {
 impl Ecr {
     /// `DescribeImages`: those that are named, else all, in pages of at most 1,000.
     ///
-    /// Scan results are not in it, as with the current basic scanner (`aws-facts` section 3).
+    /// Scan results are not in it, as with the current basic scanner (ECR API reference, `ImageDetail`).
     pub(super) fn describe_images(&self, call: &Call) -> Output {
         let wanted: Listing = call.parse()?;
         let name = wanted.repository_name;

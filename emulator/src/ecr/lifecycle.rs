@@ -1,4 +1,4 @@
-//! What ECR takes for a lifecycle policy (`aws-facts` section 3, `PutLifecyclePolicy`).
+//! What ECR takes for a lifecycle policy (ECR API reference, `PutLifecyclePolicy`; user guide, "Lifecycle policy properties").
 
 use serde::Deserialize;
 

@@ -8,7 +8,7 @@ use crate::{
     ecr::{Call, Ecr, Output, error::ApiError, lifecycle},
 };
 
-/// `aws-facts` section 3.
+/// ECR user guide, "Repository policies".
 const MAX_POLICY_CHARS: usize = 10_240;
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! Manifests as ECR's validator reads them.
 //!
-//! What it refuses that other registries take is in `aws-facts` section 2.5: parameters in media
-//! types, `platform.features`, an image without layers.
+//! It refuses what other registries take: parameters in media types (containers-roadmap issue 2306),
+//! `platform.features` (2439), an image without layers.
 
 use std::collections::BTreeMap;
 

@@ -70,7 +70,7 @@ impl Images {
     /// Puts a manifest, and the tag on it.
     ///
     /// An immutable tag that exists is refused even when it is on the same image already
-    /// (`aws-facts` section 2.5); the control API asks before it calls this.
+    /// (containers-roadmap issue 2179); the control API asks before it calls this.
     pub(crate) fn put(&self, new: NewImage<'_>) -> Result<Put, PutError> {
         if !self.may_put() {
             return Err(PutError::Throttled);
@@ -148,7 +148,7 @@ fn describe(repository: &Repository, manifest: &Manifest, manifest_bytes: u64) -
     }
 }
 
-/// The `ECR Image Action` event of a push or a deletion (`aws-facts` section 1.2): `resources` is
+/// The `ECR Image Action` event of a push or a deletion (ECR user guide, "Amazon ECR events"): `resources` is
 /// empty, and a push by digest has an empty tag.
 pub(crate) fn image_action(action: &str, repository: &str, digest: &Digest, tag: Option<&str>, image: &Image) -> Value {
     let mut detail = json!({

@@ -188,7 +188,7 @@ fn is_component(component: &str) -> bool {
         .all(|between| matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|b| *b == b'-'))
 }
 
-/// Whether `tag` is a tag as registries and clients have them (`aws-facts` section 2.5).
+/// Whether `tag` is a tag as registries and clients have them.
 pub(crate) fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len())
         && !tag.starts_with(['.', '-'])

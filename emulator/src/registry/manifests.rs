@@ -39,7 +39,7 @@ impl Registry {
         Ok(response)
     }
 
-    /// `PUT` of a manifest. The answer has no `Location` (`aws-facts` section 2.5).
+    /// `PUT` of a manifest. The answer has no `Location`.
     pub(super) async fn put_manifest(
         &self,
         call: &Call,
@@ -162,7 +162,7 @@ fn insert(headers: &mut http::HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-/// The status and code that ECR gives a refused manifest (`aws-facts` section 2.5).
+/// The status and code that ECR gives a refused manifest.
 fn of_put(error: &PutError) -> Problem {
     let (status, code) = match error {
         PutError::Throttled => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),

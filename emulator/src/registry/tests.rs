@@ -1,4 +1,4 @@
-//! The quirks of `aws-facts` section 2, through [`Registry::handle`].
+//! The quirks of ECR's registry, through [`Registry::handle`].
 
 use std::{collections::BTreeMap, path::Path};
 

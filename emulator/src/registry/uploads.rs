@@ -20,7 +20,7 @@ use crate::{
     wire::{Body, Response, empty},
 };
 
-/// The least that a chunk may have when another one follows it (`aws-facts` section 2.3).
+/// The least that a chunk may have when another one follows it.
 const MIN_CHUNK_BYTES: u64 = 5 << 20;
 
 /// The SHA-256 of what is uploaded.
@@ -61,7 +61,7 @@ impl Registry {
     /// `POST …/uploads/`: mounts the blob if asked to and allowed, else starts a session.
     pub(super) fn start(&self, call: &Call, repository: &str) -> Result<Response, Failure> {
         if call.query("digest").is_some() {
-            // No known client relies on a single POST with ECR (`aws-facts` section 2.3).
+            // No known client relies on a single POST with ECR.
             return Err(
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "The operation is unsupported.").into()
             );

@@ -107,7 +107,7 @@ impl Operations {
         self.gate.check(caller, "s3:ListBucket", &resource, &[]).map_err(|refused| denied(&refused))
     }
 
-    /// Puts the `Object Created` event of a new version on the bus (`aws-facts` section 1.7).
+    /// Puts the `Object Created` event of a new version on the bus (S3 user guide, "EventBridge event message structure").
     ///
     /// The key is verbatim, the `ETag` without quotes.
     pub(crate) fn announce(&self, bucket: &Bucket, key: &str, version: &Version, reason: &str) {

@@ -1,7 +1,7 @@
 //! What S3 computes over an object's bytes: the MD5 that makes the `ETag`, and one checksum.
 //!
 //! S3 keeps one checksum per object, CRC64NVME over the whole object when the client names none
-//! (S3 User Guide, "Checking object integrity"; `aws-facts` section 6).
+//! (S3 User Guide, "Checking object integrity").
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crc_fast::CrcAlgorithm;
