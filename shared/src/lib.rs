@@ -11,6 +11,8 @@ pub mod event;
 
 pub mod object;
 
+pub mod decompress;
+
 pub mod archive;
 
 pub mod naming;

@@ -23,6 +23,13 @@ pub const JSON_BYTES: u64 = 4 * MIB;
 /// attributes too, which the kernel limits to 64 KiB each.
 pub const HEADER_EXTENSION_BYTES: u64 = MIB;
 
+/// Bytes of one path or link target: `PATH_MAX` on Linux.
+pub const PATH_BYTES: u64 = 4_096;
+
+/// Bytes of all paths and link targets of one archive: 160 for each of [`ARCHIVE_ENTRIES`], twice what the longest
+/// layouts have, and an eighth of the memory there is.
+pub const ALL_PATHS_BYTES: u64 = 16 * MIB;
+
 /// Links followed from one path. Linux gives up after 40; real archives need one.
 pub const LINK_DEPTH: usize = 16;
 
@@ -34,6 +41,10 @@ pub const IMAGES: usize = 100;
 
 /// Manifests reachable from one `index.json`.
 pub const MANIFESTS: usize = 1_000;
+
+/// Layers of one manifest of an OCI layout: charts and file collections have more than [`LAYERS`], which are layers of
+/// an image that is to run; a manifest of 4 MiB could name three times as many.
+pub const BLOBS: u64 = 10_000;
 
 /// Indexes inside indexes. BuildKit and buildah nest once or twice.
 pub const INDEX_DEPTH: usize = 8;
@@ -47,6 +58,48 @@ pub const EXPANSION_RATIO: u64 = 1_100;
 
 /// Bytes of one layer: ECR's limit for a push over the registry API (AWS what's-new of 2026-08-03).
 pub const LAYER_BYTES: u64 = 200 * GIB;
+
+/// Unindexed blobs of an OCI layout that are read to see whether they are referrers of an image in it. Signing tools
+/// write one or two for each image.
+pub const REFERRERS: usize = 256;
+
+/// Bytes of an unindexed blob that may be a referrer: manifests of signatures and SBOMs have about one KiB.
+pub const REFERRER_BYTES: u64 = 64 * KIB;
+
+// --- Compressed archives --------------------------------------------------------------------------------------
+
+/// Bytes of all JSON entries that are kept from the first pass over a compressed archive.
+///
+/// The manifests and configs of a large one have a few hundred KiB; the largest entries go first when there are more.
+pub const KEPT_JSON_BYTES: u64 = 8 * MIB;
+
+/// Bytes of window that a decoder may ask for: half the function's memory budget of 128 MiB. `xz -9` has 64 MiB and
+/// `zstd -19` 8 MiB; `zstd --long=31` would need 2 GiB.
+pub const DECODER_WINDOW_BYTES: u64 = 64 * MIB;
+
+/// Bytes of window for a layer, of which [`LAYERS_AT_ONCE`] may be decoded at once: twice what `zstd -19` and the
+/// builders ask for.
+pub const LAYER_WINDOW_BYTES: u64 = 16 * MIB;
+
+/// Bytes that a stream may expand to before [`EXPANSION_RATIO`] counts: small archives of zeros are no bombs.
+pub const EXPANSION_SLACK_BYTES: u64 = 256 * MIB;
+
+/// Bytes of one ranged read of a compressed archive, which is read by one stream only. With
+/// [`DECODER_RANGES_AHEAD`] they cover a first byte's latency of 100 ms at 75 MiB/s.
+pub const DECODER_RANGE_BYTES: u64 = 2 * MIB;
+
+/// Ranged reads under way beside the one that is decoded.
+pub const DECODER_RANGES_AHEAD: usize = 4;
+
+/// Megabytes of output a second on one core of GNU gzip, the slowest decoder of its kind; measured beside the others
+/// below, on the same core, over the layers of one image.
+pub const GZIP_MEGABYTES_A_SECOND: u64 = 139;
+/// Of zstd; see [`GZIP_MEGABYTES_A_SECOND`].
+pub const ZSTD_MEGABYTES_A_SECOND: u64 = 945;
+/// Of xz; see [`GZIP_MEGABYTES_A_SECOND`].
+pub const XZ_MEGABYTES_A_SECOND: u64 = 45;
+/// Of bzip2; see [`GZIP_MEGABYTES_A_SECOND`].
+pub const BZIP2_MEGABYTES_A_SECOND: u64 = 21;
 
 // --- Reading --------------------------------------------------------------------------------------------------
 

@@ -38,9 +38,14 @@ pub async fn read_exact(source: &impl Source, range: Range<u64>) -> Result<Bytes
 ///
 /// At most that many ranges are in memory. Dropping the stream ends the requests.
 pub fn stream<S: Source>(source: &Arc<S>, range: Range<u64>) -> Body {
+    stream_by(source, range, limits::RANGE_BYTES, limits::RANGES_AHEAD)
+}
+
+/// The bytes of `range` in order, with up to `ahead` ranges of `range_bytes` under way.
+pub fn stream_by<S: Source>(source: &Arc<S>, range: Range<u64>, range_bytes: u64, ahead: usize) -> Body {
     let source = Arc::clone(source);
-    let starts = (range.start..range.end).step_by(usize::try_from(limits::RANGE_BYTES).unwrap_or(usize::MAX));
-    let ranges = starts.map(move |start| start..range.end.min(start.saturating_add(limits::RANGE_BYTES)));
+    let starts = (range.start..range.end).step_by(usize::try_from(range_bytes).unwrap_or(usize::MAX));
+    let ranges = starts.map(move |start| start..range.end.min(start.saturating_add(range_bytes)));
     stream::iter(ranges)
         .map(move |range| {
             let source = Arc::clone(&source);
@@ -48,7 +53,7 @@ pub fn stream<S: Source>(source: &Arc<S>, range: Range<u64>) -> Body {
             let task = AbortOnDropHandle::new(task);
             async move { task.await.map_err(|error| ObjectError::Broken(Box::new(error)))? }
         })
-        .buffered(limits::RANGES_AHEAD)
+        .buffered(ahead)
         .map_ok(|chunks| stream::iter(chunks.into_iter().map(Ok)))
         .try_flatten()
         .boxed()
