@@ -35,15 +35,16 @@ pub(super) fn of(notice: &Notice, stack: &str) -> String {
     }
     if let Some(verdict) = &notice.verdict {
         fact("verdict", format!("{} by policy {} since {}", verdict.outcome.as_str(), verdict.policy, verdict.since));
-        fact("findings", counts(verdict));
         fact("excepted", verdict.excepted.join(", "));
+        fact("findings", counts(verdict));
     }
-    fact("stack", format!("{stack}, gantry {VERSION}"));
     if let Some(verdict) = &notice.verdict {
-        let room = LINES.saturating_sub(lines.len());
+        // The last line is the stack's.
+        let room = LINES.saturating_sub(lines.len() + 1);
         lines.extend(verdict.findings.iter().take(room).map(|finding| format!("  {finding}")));
     }
-    lines.truncate(LINES);
+    lines.truncate(LINES - 1);
+    lines.push(format!("{:10} {stack}, gantry {VERSION}", "stack"));
     lines.join("\n")
 }
 

@@ -13,9 +13,9 @@ use crate::state::ImageRecord;
 
 /// Whether the record's verdict already knows what an event of `scanned_at` tells, under the policy in force. Without
 /// such a time, a verdict that is not a pass is always made anew: time itself may have changed it.
-pub(super) fn is_current(record: &ImageRecord, policy: &Loaded, scanned_at: Option<Timestamp>) -> bool {
+pub(super) fn is_current(record: &ImageRecord, policy: &Loaded, scanned_at: Option<Timestamp>, now: Timestamp) -> bool {
     let Some(verdict) = &record.verdict else { return false };
-    if verdict.policy != policy.policy.version {
+    if is_outdated(record, verdict, policy, now) {
         return false;
     }
     match scanned_at {
@@ -24,6 +24,13 @@ pub(super) fn is_current(record: &ImageRecord, policy: &Loaded, scanned_at: Opti
         }
         None => verdict.outcome == Outcome::Pass,
     }
+}
+
+/// Whether a verdict was made under another policy, or with an exception that has ended since.
+pub(super) fn is_outdated(record: &ImageRecord, verdict: &Verdict, policy: &Loaded, now: Timestamp) -> bool {
+    let today = now.to_zoned_datetime(TimeZone::UTC).date();
+    verdict.policy != policy.policy.version
+        || !policy.policy.still_excepts(&record.repository, &verdict.excepted, today)
 }
 
 impl Reactor {

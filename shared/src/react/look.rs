@@ -231,7 +231,7 @@ impl Reactor {
         policy: &Loaded,
         scanned_at: Option<Timestamp>,
     ) -> Result<(), ReactError> {
-        let is_current = judge::is_current(&subject.record, policy, scanned_at);
+        let is_current = judge::is_current(&subject.record, policy, scanned_at, (self.now)());
         let verdict = match subject.kind() {
             Some(Kind::Image) if !is_current => self.verdict_of_image(subject, policy).await?,
             Some(Kind::Index) => self.verdict_of_index(&subject.record, policy).await?,

@@ -8,7 +8,7 @@ mod file;
 mod judge;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use wildmatch::WildMatch;
@@ -184,6 +184,18 @@ impl Policy {
     /// All exceptions.
     pub fn exceptions(&self) -> &[Exception] {
         &self.exceptions
+    }
+
+    /// Whether every finding that exceptions took out of a verdict is still one that they take out.
+    pub fn still_excepts(&self, repository: &Repository, excepted: &BTreeSet<String>, today: Date) -> bool {
+        let holds = |id: &String| {
+            self.exceptions.iter().any(|exception| {
+                exception.id.eq_ignore_ascii_case(id)
+                    && exception.expires >= today
+                    && exception.matcher.matches(repository.as_str())
+            })
+        };
+        excepted.iter().all(holds)
     }
 
     /// Exceptions whose last day is within [`EXPIRY_NOTICE_DAYS`] of `today`, or over.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::facts::Kind;
 use super::look::{Look, Reactor};
 use super::policy::Loaded;
-use super::{ReactError, release};
+use super::{ReactError, judge, release};
 use crate::config::ReleaseGate;
 use crate::disposition::chain;
 use crate::state::ImageRecord;
@@ -98,12 +98,12 @@ impl Reactor {
         }
         let now = (self.now)();
         let is_judged = record.facts.as_ref().is_some_and(|facts| facts.kind != Kind::Artifact);
-        let is_other_policy =
-            record.verdict.as_ref().is_some_and(|verdict| verdict.policy != policy.policy.version) && is_judged;
+        let verdict = record.verdict.as_ref().filter(|_| is_judged);
+        let is_outdated = verdict.is_some_and(|verdict| judge::is_outdated(record, verdict, policy, now));
         match sweep {
-            Sweep::Policy => is_other_policy || (is_judged && self.is_open(record)),
+            Sweep::Policy => is_outdated || (is_judged && self.is_open(record)),
             Sweep::Everything => {
-                is_other_policy
+                is_outdated
                     || record.has_stale_claim(now)
                     || self.is_overdue(record, now)
                     || (is_judged && self.is_open(record) && self.is_old(record, now))

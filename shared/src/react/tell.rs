@@ -26,7 +26,13 @@ impl Reactor {
     /// Tells what is new about the image: that it is released, for each of its tags; that it is held; that its verdict
     /// has changed since. Of an image that nobody tagged or uploaded nobody waits to hear.
     pub(super) async fn tell_of(&self, subject: &mut Subject<'_>, standing: &Standing) -> Result<(), ReactError> {
-        for notice in self.notices(subject, standing) {
+        let notices = self.notices(subject, standing);
+        if subject.record.has_stale_claim((self.now)()) {
+            let (current, now) = (notices.iter().map(|notice| notice.fact.clone()).collect::<Vec<_>>(), (self.now)());
+            let drop = |record: &mut ImageRecord| record.drop_stale_claims(&current, now);
+            subject.record = self.records.update(&subject.record.repository, subject.record.digest, drop).await?;
+        }
+        for notice in notices {
             let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
             let (fact, now) = (notice.fact.clone(), (self.now)());
             let mut is_mine = false;

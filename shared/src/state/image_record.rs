@@ -169,11 +169,20 @@ impl ImageRecord {
         claim(&mut self.told, fact, now)
     }
 
+    /// Gives up claims of the dead on facts that are not among `current` any more: nobody will tell them.
+    pub fn drop_stale_claims(&mut self, current: &[String], now: Timestamp) {
+        self.told.retain(|fact, told| told.done || !is_stale(*told, now) || current.contains(fact));
+    }
+
     /// Whether something is left to tell by somebody who claimed it and died.
     pub fn has_stale_claim(&self, now: Timestamp) -> bool {
-        let stale = |told: &Told| !told.done && now.duration_since(told.claimed_at).unsigned_abs() > limits::CLAIM;
-        self.told.values().any(stale)
+        self.told.values().any(|told| !told.done && is_stale(*told, now))
     }
+}
+
+/// Whether whoever claimed it would have told it by now.
+fn is_stale(told: Told, now: Timestamp) -> bool {
+    now.duration_since(told.claimed_at).unsigned_abs() > limits::CLAIM
 }
 
 /// Takes it upon the caller to tell `fact`, unless `told` says that it was told, or that somebody is about to.
@@ -182,7 +191,7 @@ pub fn claim(told: &mut BTreeMap<String, Told>, fact: &str, now: Timestamp) -> b
         None => true,
         Some(known) if known.done => false,
         // Whoever claimed it has died on the way.
-        Some(known) => now.duration_since(known.claimed_at).unsigned_abs() > limits::CLAIM,
+        Some(known) => is_stale(*known, now),
     };
     if is_free {
         told.insert(fact.to_owned(), Told { claimed_at: now, done: false });
@@ -278,6 +287,14 @@ mod tests {
         assert!(record.claim("released:1.0", at(130)), "they died");
         record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true });
         assert!(!record.claim("released:1.0", at(9_999)), "it was told");
+
+        assert!(record.claim("held:policy", at(9_999)));
+        record.drop_stale_claims(&[], at(10_000));
+        assert!(record.told.contains_key("held:policy"), "somebody is about to tell it");
+        record.drop_stale_claims(&["held:policy".to_owned()], at(20_000));
+        assert!(record.has_stale_claim(at(20_000)), "it is still true, so the next look tells it");
+        record.drop_stale_claims(&[], at(20_000));
+        assert_eq!(record.told.keys().collect::<Vec<_>>(), ["released:1.0"]);
     }
 
     #[test]

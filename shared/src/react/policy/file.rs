@@ -143,6 +143,11 @@ impl OverrideTable {
             let reason = "undefined_as wants informational, low, medium, high or critical".to_owned();
             return Err(PolicyError { line, reason });
         }
+        if self.max_counts.as_ref().is_some_and(|counts| counts.contains_key(&Severity::Undefined)) {
+            let reason =
+                "max_counts has undefined; say with undefined_as which level such findings count as".to_owned();
+            return Err(PolicyError { line, reason });
+        }
         Ok(Changes {
             max_severity: self.max_severity.map(Into::into),
             max_counts: self.max_counts,

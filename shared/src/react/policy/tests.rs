@@ -109,6 +109,10 @@ fn an_exception_takes_out_its_finding_where_and_while_it_holds() {
         let found = judge(&policy, repository, &critical);
         assert_eq!(found.outcome, Some(outcome), "{policy:?}");
         assert_eq!(found.excepted.len(), usize::from(outcome == Outcome::Pass), "{policy:?}");
+        let repository = repository.parse().unwrap();
+        assert!(policy.still_excepts(&repository, &found.excepted, TODAY), "{policy:?}");
+        let next_year = TODAY.saturating_add(jiff::Span::new().years(1));
+        assert_eq!(policy.still_excepts(&repository, &found.excepted, next_year), found.excepted.is_empty());
     }
 }
 
@@ -143,6 +147,7 @@ fn a_file_that_is_wrong_says_where_and_what_was_wanted() {
         (&format!("{exception}reason = \"r\"\nowner = \"ann\"\nexpires = \"soon\""), 6, "datetime"),
         ("[[repository]]\nmatch = \"\"", 1, "match is empty"),
         ("undefined_as = \"undefined\"", 1, "undefined_as wants"),
+        ("max_counts = { undefined = 3 }", 1, "say with undefined_as which level"),
     ] {
         let error = Policy::parse(text.as_bytes()).unwrap_err();
         assert!(error.to_string().starts_with(&format!("line {line}: ")), "{text:?}: {error}");
