@@ -1,5 +1,8 @@
 //! `gantry plan`: what would be imported, without doing it and without a stack.
 
+use std::sync::Arc;
+
+use gantry::archive::USUAL_DELIVERY;
 use gantry::disposition::chain;
 use gantry::naming::Upload;
 use gantry::object::FileSource;
@@ -16,7 +19,7 @@ pub(crate) async fn run(stack: StackArgs, args: PlanArgs) -> Result<(), CommandE
     let upload = Upload { bucket: "uploads", key: &named.key, image: named.image.as_deref(), prefix };
     let plan = async {
         let source = FileSource::open(&args.file).await.map_err(gantry::archive::ArchiveError::from)?;
-        Plan::read(&source, upload).await
+        Plan::read(&Arc::new(source), upload, USUAL_DELIVERY).await
     };
     let plan = plan.await.map_err(|error: PlanError| CommandError::NotReleased {
         summary: format!("would be refused: {}", chain(&error)),
@@ -37,7 +40,8 @@ pub(crate) async fn run(stack: StackArgs, args: PlanArgs) -> Result<(), CommandE
 
 fn tell(plan: &PlanView) {
     let images = if plan.images.len() == 1 { "1 image".to_owned() } else { format!("{} images", plan.images.len()) };
-    say(format!("{}, {}, {images}", plan.layout, HumanBytes(plan.size_bytes)));
+    let around = plan.compressed_with.map(|codec| format!(" compressed with {codec}")).unwrap_or_default();
+    say(format!("{}{around}, {}, {images}", plan.layout, HumanBytes(plan.size_bytes)));
     for image in &plan.images {
         let ImageView { repository, tags, named_by, image_id, digest, platforms, blobs } = image;
         let tags: Vec<&str> = tags.iter().map(gantry::image::Tag::as_str).collect();
@@ -56,7 +60,9 @@ fn tell(plan: &PlanView) {
         for blob in blobs {
             let action = match blob.action {
                 Action::Compress => "compress and send",
+                Action::Recompress => "to gzip, and send",
                 Action::Send => "send as it is",
+                Action::Leave => "foreign, left",
             };
             say(format!("  {:>12} at {:>12}  {action:17}  {}", blob.size_bytes, blob.offset, blob.entry));
         }

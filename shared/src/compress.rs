@@ -5,19 +5,20 @@
 //! members). The output therefore depends on the bytes, the level and the version of libdeflate in Cargo.lock, and
 //! never on timing, on how the bytes arrived, or on the number of cores.
 //!
-//! A layer that arrives compressed passes through untouched; it is decompressed beside, to check its diff ID.
+//! A layer that arrives compressed passes through untouched; it is decompressed beside, to check its diff ID. One that
+//! no registry would take as it is, is decompressed and compressed again.
 
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::FuturesOrdered;
+use futures::stream::{self, FuturesOrdered};
+use futures::{Stream, StreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::archive::Stored;
 use crate::config::Compression;
+use crate::decompress::{Codec, DecodeError, decode};
 use crate::disposition::Disposition;
 use crate::image::{DiffId, Digest, Hasher};
 use crate::limits;
@@ -69,23 +70,9 @@ pub enum LayerError {
     /// It could not be read.
     #[error("the layer could not be read")]
     Object(#[from] ObjectError),
-    /// Its own compression is broken.
-    #[error("the layer is not valid gzip after {after_bytes} of its bytes")]
-    Gzip {
-        /// Compressed bytes taken before the error showed.
-        after_bytes: u64,
-        /// What the decoder says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It expands beyond belief.
-    #[error("the layer expands to more than {limit} times its {stored_bytes} bytes")]
-    Expands {
-        /// Its compressed bytes so far.
-        stored_bytes: u64,
-        /// [`limits::EXPANSION_RATIO`].
-        limit: u64,
-    },
+    /// Its own compression is broken, or expands beyond belief.
+    #[error("the layer cannot be decompressed")]
+    Decode(#[source] Box<DecodeError>),
     /// The receiving side went away; it knows why.
     #[error("the upload ended before the layer did")]
     Abandoned,
@@ -98,8 +85,17 @@ impl Disposed for LayerError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::Object(object) => object.disposition(),
-            Self::Gzip { .. } | Self::Expands { .. } => Disposition::Permanent,
+            Self::Decode(decode) => decode.disposition(),
             Self::Abandoned | Self::Thread(_) => Disposition::Transient,
+        }
+    }
+}
+
+impl From<DecodeError> for LayerError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Object(object) => Self::Object(object),
+            other => Self::Decode(Box::new(other)),
         }
     }
 }
@@ -138,26 +134,34 @@ impl Compressor {
         body: Body,
         stored: Stored,
         output: Output,
-        progress: impl Fn(u64, u64) + Send,
+        progress: impl Fn(u64, u64) + Send + Sync,
     ) -> Result<Sums, LayerError> {
         match stored {
             Stored::Plain => self.compress(body, output, progress).await,
-            Stored::Gzip => pass_through(body, output, progress).await,
+            Stored::Gzip => pass_through(body, Codec::Gzip, output, progress).await,
+            Stored::Zstd => pass_through(body, Codec::Zstd, output, progress).await,
+            Stored::Recompressed(codec) => {
+                let decoded = decode(body, codec, limits::LAYER_WINDOW_BYTES);
+                let plain = stream::try_unfold(decoded, |mut decoded| async move {
+                    Ok::<_, DecodeError>(decoded.next().await?.map(|chunk| (chunk, decoded)))
+                });
+                self.compress(plain.boxed(), output, progress).await
+            }
         }
     }
 
-    async fn compress(
+    async fn compress<E: Into<LayerError>>(
         &self,
-        mut body: Body,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
         output: Output,
-        progress: impl Fn(u64, u64) + Send,
+        progress: impl Fn(u64, u64) + Send + Sync,
     ) -> Result<Sums, LayerError> {
         let mut taken = Hasher::default();
         let mut given = Hasher::default();
         let mut members = FuturesOrdered::new();
         let mut member = Vec::with_capacity(limits::MEMBER_BYTES);
         while let Some(chunk) = body.next().await {
-            let mut chunk = chunk?;
+            let mut chunk = chunk.map_err(Into::into)?;
             taken.update(&chunk);
             while !chunk.is_empty() {
                 let room = limits::MEMBER_BYTES - member.len();
@@ -240,72 +244,50 @@ impl Worker {
     }
 }
 
-/// Hashes and counts what a decoder writes.
-struct Checked {
-    hasher: Hasher,
-    limit_bytes: u64,
-}
-
-impl std::io::Write for Checked {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.hasher.update(bytes);
-        if self.hasher.bytes() > self.limit_bytes {
-            return Err(std::io::Error::other("expands too far"));
+/// Hands the layer on as it is, and decodes a copy of it to learn what its content hashes to.
+async fn pass_through(
+    mut body: Body,
+    codec: Codec,
+    output: Output,
+    progress: impl Fn(u64, u64) + Send + Sync,
+) -> Result<Sums, LayerError> {
+    let (copies, receiver) = mpsc::channel::<Result<Bytes, ObjectError>>(1);
+    let copy =
+        stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|next| (next, receiver)) });
+    let mut decoded = decode(copy.boxed(), codec, limits::LAYER_WINDOW_BYTES);
+    let check = async {
+        let mut content = Hasher::default();
+        while let Some(chunk) = decoded.next().await? {
+            content.update(&chunk);
         }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-async fn pass_through(mut body: Body, output: Output, progress: impl Fn(u64, u64) + Send) -> Result<Sums, LayerError> {
-    let mut given = Hasher::default();
-    let checked = Checked { hasher: Hasher::default(), limit_bytes: 0 };
-    let mut decoder = flate2::write::MultiGzDecoder::new(checked);
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk?;
-        given.update(&chunk);
-        let stored_bytes = given.bytes();
-        let stored = chunk.clone();
-        // Decoding is the slow part, so it leaves the threads that wait for the network.
-        let task = tokio::task::spawn_blocking(move || {
-            decoder.get_mut().limit_bytes = stored_bytes.saturating_mul(limits::EXPANSION_RATIO);
-            let result = decoder.write_all(&stored);
-            (decoder, result)
-        });
-        let (returned, result) = task.await.map_err(LayerError::Thread)?;
-        decoder = returned;
-        result.map_err(|source| broken(&decoder, stored_bytes, source))?;
-        output.send(Ok(chunk)).await.map_err(|_closed| LayerError::Abandoned)?;
-        progress(stored_bytes, stored_bytes);
-    }
-    let stored_bytes = given.bytes();
-    decoder.try_finish().map_err(|source| broken(&decoder, stored_bytes, source))?;
-    let checked = decoder.finish().map_err(|source| LayerError::Gzip { after_bytes: stored_bytes, source })?;
+        Ok::<_, LayerError>(content)
+    };
+    let hand_on = async {
+        let mut given = Hasher::default();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            given.update(&chunk);
+            // A decoder that has stopped says why itself.
+            copies.send(Ok(chunk.clone())).await.ok();
+            output.send(Ok(chunk)).await.map_err(|_closed| LayerError::Abandoned)?;
+            progress(given.bytes(), given.bytes());
+        }
+        drop(copies);
+        Ok::<_, LayerError>(given)
+    };
+    let (content, given) = futures::future::try_join(check, hand_on).await?;
     Ok(Sums {
-        uncompressed_bytes: checked.hasher.bytes(),
-        diff_id: DiffId(checked.hasher.finish()),
-        size_bytes: stored_bytes,
+        uncompressed_bytes: content.bytes(),
+        diff_id: DiffId(content.finish()),
+        size_bytes: given.bytes(),
         digest: given.finish(),
     })
-}
-
-fn broken(decoder: &flate2::write::MultiGzDecoder<Checked>, stored_bytes: u64, source: std::io::Error) -> LayerError {
-    let checked = decoder.get_ref();
-    if checked.hasher.bytes() > checked.limit_bytes {
-        LayerError::Expands { stored_bytes, limit: limits::EXPANSION_RATIO }
-    } else {
-        LayerError::Gzip { after_bytes: stored_bytes, source }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
 
-    use futures::stream;
     use proptest::prelude::*;
 
     use super::*;
@@ -369,6 +351,19 @@ mod tests {
         assert!(written == zipped);
         assert_eq!((sums.diff_id, sums.uncompressed_bytes), (DiffId(Digest::of(&bytes)), 700_000));
         assert_eq!((sums.digest, sums.size_bytes), (Digest::of(&zipped), zipped.len() as u64));
+    }
+
+    #[test]
+    fn a_zstd_layer_passes_untouched_and_what_no_registry_takes_becomes_gzip() {
+        let bytes = sample(700_000);
+        let zstd = zstd::stream::encode_all(bytes.as_slice(), 3).unwrap();
+        let (sums, written) = run(&zstd, Stored::Zstd, 4_096, 2).unwrap();
+        assert!(written == zstd);
+        assert_eq!((sums.diff_id, sums.uncompressed_bytes), (DiffId(Digest::of(&bytes)), 700_000));
+        let (plain, expected) = run(&bytes, Stored::Plain, 10_000, 2).unwrap();
+        let (again, written) = run(&zstd, Stored::Recompressed(Codec::Zstd), 4_096, 2).unwrap();
+        assert!(written == expected, "the same bytes as from the layer itself");
+        assert_eq!(again, plain);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! was done is found done.
 
 mod error;
+mod in_order;
 mod look_up;
 mod progress;
 mod send;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::archive::{Archive, Content, Outer, StoredIndex};
 use crate::compress::Compressor;
 use crate::config::Config;
 use crate::disposition::{Disposition, chain};
@@ -47,6 +49,7 @@ pub struct Importer {
     registry: Registry,
     repositories: Repositories,
     compressor: Compressor,
+    state: Documents,
     ledger: Ledger,
     records: ImageRecords,
     receipts: Receipts,
@@ -143,7 +146,8 @@ impl Importer {
             repositories: Repositories::new(ecr, config.stack.clone(), config.repository.clone()),
             compressor: Compressor::new(config.compression, cores),
             ledger: Ledger::new(state.clone()),
-            records: ImageRecords::new(state),
+            records: ImageRecords::new(state.clone()),
+            state,
             receipts: Receipts::new(s3.clone(), config.stack.clone()),
             prefix: config.repository_prefix.clone(),
             failed_queue_arn: config.failed_queue_arn.clone(),
@@ -163,8 +167,9 @@ impl Importer {
         let left = delivery.deadline.saturating_duration_since(started);
         let margin = limits::DEADLINE_MARGIN.min(left / 5);
         let mut report = Report::default();
-        let run = self.run(&upload, delivery.attempt, started_at, &mut report);
-        let result = match tokio::time::timeout(left.saturating_sub(margin), run).await {
+        let left = left.saturating_sub(margin);
+        let run = Box::pin(self.run(&upload, delivery.attempt, started_at, left, &mut report));
+        let result = match tokio::time::timeout(left, run).await {
             Ok(result) => result,
             Err(_) => Err(ImportError::OutOfTime { layers: report.layers }),
         };
@@ -250,6 +255,7 @@ impl Importer {
         upload: &UploadId,
         attempt: Attempt,
         started_at: Timestamp,
+        left: Duration,
         report: &mut Report,
     ) -> Result<(), ImportError> {
         let id =
@@ -262,7 +268,9 @@ impl Importer {
 
         let image = object.head().metadata.get(IMAGE_METADATA).map(String::as_str);
         let naming = Upload { bucket: &upload.bucket, key: &upload.key, image, prefix: &self.prefix };
-        let plan = Plan::read(&*object, naming).await?;
+        let archive = Box::pin(self.archive(&object, left)).await?;
+        let plan = Plan::of(&archive, &*object, naming).await?;
+        drop(archive);
         report.left_out.clone_from(&plan.left_out);
         tracing::info!(s3.key = upload.key, layout = %plan.layout, images = plan.images.len(), "planned");
 
@@ -281,7 +289,7 @@ impl Importer {
         let ready = self.send_all(&object, &plan, &standings, report, &progress_receipt).await?;
         // Asked again as late as possible: from here on tags move.
         still_wanted(&object).await?;
-        let ready = self.put_by_digest(&object, upload, ready).await?;
+        let ready = self.put_by_digest(&object, plan.outer, upload, ready).await?;
         for image in &ready {
             self.put_tags(image).await?;
         }
@@ -290,10 +298,45 @@ impl Importer {
         Ok(())
     }
 
+    /// Where the files of the upload lie. What the first pass over a compressed archive found is kept in state, so that
+    /// a later delivery of the same version skips it.
+    async fn archive(&self, object: &Arc<S3Object>, left: Duration) -> Result<Archive, ImportError> {
+        const WANTED: &str = "the index of a compressed archive";
+        let id = object.id();
+        let version =
+            [&id.bucket, &id.key, id.version_id.as_deref().unwrap_or_default(), &object.head().etag].join("\n");
+        let key = format!("indexes/{}.json", Digest::of(version.as_bytes()).hex());
+        // A plain archive is walked in less time than it takes to ask.
+        if let Some(found) = self.stored_index(object, &key, WANTED).await? {
+            return Ok(found);
+        }
+        let archive = Archive::open(object, left).await?;
+        if archive.outer.is_some()
+            && let Some(stored) = StoredIndex::new(&archive)
+        {
+            self.state.put(&key, &stored).await?;
+        }
+        Ok(archive)
+    }
+
+    async fn stored_index(
+        &self,
+        object: &Arc<S3Object>,
+        key: &str,
+        wanted: &'static str,
+    ) -> Result<Option<Archive>, ImportError> {
+        if !Archive::is_compressed(&**object).await? {
+            return Ok(None);
+        }
+        let stored = self.state.read::<StoredIndex>(key, wanted).await?;
+        Ok(stored.and_then(|stored| stored.value.read()))
+    }
+
     /// Puts every manifest of every image by its digest, children first.
     async fn put_by_digest<'a>(
         &self,
         object: &Arc<S3Object>,
+        outer: Option<Outer>,
         upload: &UploadId,
         ready: Vec<Ready<'a>>,
     ) -> Result<Vec<Ready<'a>>, ImportError> {
@@ -311,7 +354,7 @@ impl Importer {
                 Err(ImportError::Registry(RegistryError::BlobsMissing { message, .. })) => {
                     // ECR may clean up a blob that no manifest names yet: send what is gone, once more.
                     tracing::warn!(ecr.repository = %repository, message, "blobs are gone; sending them again");
-                    image = self.send_again(object, image).await?;
+                    image = self.send_again(object, outer, image).await?;
                     self.put_manifests(&image).await?;
                 }
                 result => result?,
@@ -358,6 +401,26 @@ impl Importer {
                 Err(error) => return Err(error.into()),
             }
             tracing::info!(ecr.repository = %repository, ecr.tag = %tag, image.digest = %image.root.digest, "tagged");
+        }
+        self.put_companion_tags(image).await
+    }
+
+    /// Tags the signatures that are found by a tag made from their image's digest. One that is there already stays
+    /// where the repository says so: the image is no worse for it.
+    async fn put_companion_tags(&self, image: &Ready<'_>) -> Result<(), ImportError> {
+        let Content::Oci(content) = &image.planned.image.content else { return Ok(()) };
+        let repository = &image.planned.target.repository;
+        if image.standing.is_unchanged() {
+            return Ok(());
+        }
+        for (companion, tag) in content.manifests.iter().filter_map(|of| Some((&of.manifest, of.tag.as_ref()?))) {
+            match self.registry.put_manifest(repository, tag.as_str(), companion).await {
+                Ok(()) => {}
+                Err(RegistryError::TagTaken { .. }) => {
+                    tracing::warn!(ecr.repository = %repository, ecr.tag = %tag, "the tag is taken; left as it is");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! What an upload would become: which images, under which names, from which bytes. Nothing is changed by planning,
 //! and a dry run is a printed plan.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::archive::{ArchiveError, ArchiveImage, Content, Contents, Layout, Stored, TarIndex};
+use crate::archive::{Archive, ArchiveError, ArchiveImage, Content, Contents, LayerBytes, Layout, Outer, Stored};
+use crate::decompress::Codec;
 use crate::image::{Digest, Repository, Tag};
 use crate::limits;
 use crate::naming::{self, NamedBy, NamingError, Target, Upload};
@@ -20,6 +24,8 @@ pub struct Plan {
     pub left_out: Vec<String>,
     /// The upload's size.
     pub size_bytes: u64,
+    /// The compression around the whole archive.
+    pub outer: Option<Outer>,
 }
 
 /// One image and where it goes.
@@ -43,20 +49,29 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Reads the archive's headers and JSON entries, finds the images, and names them.
+    /// Finds the files of the archive, then its images, and names them; a delivery has the time `delivery`.
     ///
     /// # Errors
     ///
     /// [`PlanError`]; permanent unless the archive could not be read.
-    pub async fn read(source: &impl Source, upload: Upload<'_>) -> Result<Self, PlanError> {
-        let index = TarIndex::read(source).await?;
-        let contents = Contents::read(source, &index).await?;
+    pub async fn read<S: Source>(source: &Arc<S>, upload: Upload<'_>, delivery: Duration) -> Result<Self, PlanError> {
+        let archive = Archive::open(source, delivery).await?;
+        Self::of(&archive, &**source, upload).await
+    }
+
+    /// Reads the JSON entries of an archive whose files are found, finds the images, and names them.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`]; permanent unless the archive could not be read.
+    pub async fn of(archive: &Archive, source: &impl Source, upload: Upload<'_>) -> Result<Self, PlanError> {
+        let contents = Contents::read(source, archive).await?;
         refuse_huge_layers(&contents.images)?;
         let targets = naming::resolve(upload, &contents.images)?;
         let images =
             contents.images.into_iter().zip(targets).map(|(image, target)| PlannedImage { image, target }).collect();
         let Contents { layout, left_out, .. } = contents;
-        Ok(Self { layout, images, left_out, size_bytes: source.length_bytes() })
+        Ok(Self { layout, images, left_out, size_bytes: source.length_bytes(), outer: archive.outer })
     }
 
     /// The plan as people and programs read it.
@@ -64,6 +79,7 @@ impl Plan {
         PlanView {
             layout: self.layout.to_string(),
             size_bytes: self.size_bytes,
+            compressed_with: self.outer.map(|outer| outer.codec),
             images: self.images.iter().map(PlannedImage::view).collect(),
             left_out: self.left_out.clone(),
         }
@@ -73,11 +89,7 @@ impl Plan {
 /// ECR would take all of a layer before it refused it.
 fn refuse_huge_layers(images: &[ArchiveImage]) -> Result<(), ArchiveError> {
     for image in images {
-        let extents: Vec<_> = match &image.content {
-            Content::Docker(image) => image.layers.iter().map(|layer| &layer.extent).collect(),
-            Content::Oci(image) => image.blobs.iter().map(|blob| &blob.extent).collect(),
-        };
-        if let Some(extent) = extents.into_iter().find(|extent| extent.size_bytes > limits::LAYER_BYTES) {
+        if let Some(extent) = image.extents().into_iter().find(|extent| extent.size_bytes > limits::LAYER_BYTES) {
             return Err(ArchiveError::OverLimit {
                 what: format!("the layer {:?}", extent.path),
                 offset: extent.offset,
@@ -96,6 +108,9 @@ pub struct PlanView {
     pub layout: String,
     /// The upload's size.
     pub size_bytes: u64,
+    /// The compression around the whole archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compressed_with: Option<Codec>,
     /// The images.
     pub images: Vec<ImageView>,
     /// What the archive names and does not hold.
@@ -144,8 +159,12 @@ pub struct BlobView {
 pub enum Action {
     /// Compressed, then sent.
     Compress,
+    /// Decompressed, compressed with gzip, then sent.
+    Recompress,
     /// Sent as they are.
     Send,
+    /// Left where its URLs say: a foreign layer.
+    Leave,
 }
 
 impl PlannedImage {
@@ -159,14 +178,24 @@ impl PlannedImage {
                     digest: image.config.descriptor.digest,
                     action: Action::Send,
                 };
-                let layers = image.layers.iter().map(|layer| BlobView {
-                    entry: layer.extent.path.clone(),
-                    offset: layer.extent.offset,
-                    size_bytes: layer.extent.size_bytes,
-                    digest: layer.diff_id.0,
-                    action: match layer.stored {
-                        Stored::Plain => Action::Compress,
-                        Stored::Gzip => Action::Send,
+                let layers = image.layers.iter().map(|layer| match &layer.bytes {
+                    LayerBytes::Here { extent, stored } => BlobView {
+                        entry: extent.path.clone(),
+                        offset: extent.offset,
+                        size_bytes: extent.size_bytes,
+                        digest: layer.diff_id.0,
+                        action: match stored {
+                            Stored::Plain => Action::Compress,
+                            Stored::Gzip | Stored::Zstd => Action::Send,
+                            Stored::Recompressed(_) => Action::Recompress,
+                        },
+                    },
+                    LayerBytes::Elsewhere(descriptor) => BlobView {
+                        entry: descriptor.urls.first().cloned().unwrap_or_default(),
+                        offset: 0,
+                        size_bytes: descriptor.size_bytes,
+                        digest: descriptor.digest,
+                        action: Action::Leave,
                     },
                 });
                 (None, std::iter::once(config).chain(layers).collect())

@@ -1,5 +1,8 @@
 //! Why an archive is refused.
 
+use std::time::Duration;
+
+use crate::decompress::{Codec, DecodeError};
 use crate::disposition::Disposition;
 use crate::image::{Digest, DigestError};
 use crate::object::ObjectError;
@@ -7,23 +10,67 @@ use crate::retry::Disposed;
 
 /// An archive that cannot be read, or holds nothing that can be imported.
 ///
-/// Apart from [`ArchiveError::Object`] all are permanent: the same bytes would be refused again.
+/// Apart from [`ArchiveError::Object`] and what [`ArchiveError::Decode`] passes on, all are permanent: the same bytes
+/// would be refused again.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// No bytes at all.
     #[error("the upload is empty: 0 bytes; wanted an image tarball, as `docker save` writes it")]
     Empty,
     /// Another kind of file.
-    #[error("the upload is {found}, not a tar archive; wanted an image tarball, as `docker save` writes it")]
+    #[error(
+        "the upload is {}{found}, not a tar archive; wanted an image tarball, as `docker save` writes it",
+        around(*.within)
+    )]
     NotTar {
         /// What its first bytes look like.
         found: &'static str,
+        /// What it was compressed with.
+        within: Option<Codec>,
     },
-    /// A compressed archive.
-    #[error("the upload is compressed with {codec}; this version reads plain tar archives only")]
-    Compressed {
-        /// gzip, zstd, xz or bzip2.
-        codec: &'static str,
+    /// Compressed twice.
+    #[error(
+        "the upload is compressed twice, with {outer} and inside that with {inner}; wanted a tar archive in {outer}"
+    )]
+    CompressedTwice {
+        /// Around all of it.
+        outer: Codec,
+        /// Inside that.
+        inner: Codec,
+    },
+    /// The compressed upload does not decompress.
+    #[error(transparent)]
+    Decode(DecodeError),
+    /// Nothing that one delivery can decode.
+    #[error(
+        "the upload takes too long to decompress: {found_bytes} bytes or more, at {} MB/s of {codec}, are {} s, and each \
+         of the two passes over it has {} s, enough for {most_bytes} bytes",
+        .codec.megabytes_a_second(), seconds(*.codec, *.found_bytes), .delivery.as_secs()
+    )]
+    TooSlow {
+        /// The codec.
+        codec: Codec,
+        /// Decompressed bytes, as far as they were seen.
+        found_bytes: u64,
+        /// Decompressed bytes that one delivery can get through.
+        most_bytes: u64,
+        /// The time it has.
+        delivery: Duration,
+    },
+    /// A JSON entry of a compressed archive that was passed over.
+    #[error(
+        "{entry} ({size_bytes} bytes) was not kept from the first pass over the {codec} stream: it does not begin as \
+         JSON does, or the archive has more than {limit} bytes of JSON"
+    )]
+    NotKept {
+        /// The entry.
+        entry: String,
+        /// The codec.
+        codec: Codec,
+        /// Its size.
+        size_bytes: u64,
+        /// Bytes that are kept of all of them.
+        limit: u64,
     },
     /// A header that is no tar header.
     #[error(
@@ -51,8 +98,19 @@ pub enum ArchiveError {
         offset: u64,
         /// Where its body should end.
         wanted_bytes: u64,
-        /// The upload's length.
+        /// The upload's length, decompressed.
         found_bytes: u64,
+    },
+    /// The archive ends between two entries, and something is missing.
+    #[error(
+        "the archive is cut off: it ends at byte {ends_at} without the block of zeros that closes a tar, and lacks \
+         {missing}"
+    )]
+    CutOff {
+        /// Where.
+        ends_at: u64,
+        /// What it names and does not hold.
+        missing: String,
     },
     /// A named limit was met.
     #[error("{what} at byte {offset} is over the limit: found {found}, at most {limit} are read")]
@@ -77,14 +135,31 @@ pub enum ArchiveError {
         /// Whether it looks like a root filesystem.
         filesystem: bool,
     },
+    /// Several layouts in one archive, none of them at the top.
+    #[error("the archive holds several image layouts, {one} and {other}; wanted one")]
+    SeveralLayouts {
+        /// The folder of one.
+        one: String,
+        /// The folder of another.
+        other: String,
+    },
     /// `manifest.json` or `index.json` names no image.
     #[error("{entry} names no image: it is an empty list or null")]
     NamesNothing {
         /// The entry.
         entry: String,
     },
-    /// A layout that this version does not import.
-    #[error("the archive is {layout}, which this version does not import")]
+    /// An archive of Docker 1.10 or newer without what makes it one.
+    #[error(
+        "the archive has no manifest.json, though its image config {config:?} is of the form that goes with one: it \
+         is incomplete, and no Docker 1.0 archive either (repositories alone)"
+    )]
+    LostManifest {
+        /// The config.
+        config: String,
+    },
+    /// A layout that is not imported.
+    #[error("the archive is {layout}, which is not imported")]
     Unsupported {
         /// Which one.
         layout: &'static str,
@@ -150,7 +225,7 @@ pub enum ArchiveError {
         diff_ids: usize,
     },
     /// What ECR's manifest validator is known to refuse.
-    #[error("ECR refuses image {image}: {why}")]
+    #[error("ECR refuses {image}: {why}")]
     EcrRefuses {
         /// A name or digest.
         image: String,
@@ -162,8 +237,30 @@ pub enum ArchiveError {
     Object(#[from] ObjectError),
 }
 
+impl From<DecodeError> for ArchiveError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Object(error) => Self::Object(error),
+            error @ (DecodeError::CutOff { .. }
+            | DecodeError::Damaged { .. }
+            | DecodeError::Window { .. }
+            | DecodeError::Expands { .. }
+            | DecodeError::Thread) => Self::Decode(error),
+        }
+    }
+}
+
 fn after(previous: Option<&str>) -> String {
     previous.map(|entry| format!(", after {entry:?}")).unwrap_or_default()
+}
+
+fn around(within: Option<Codec>) -> String {
+    within.map(|codec| format!("compressed with {codec} and inside ")).unwrap_or_default()
+}
+
+/// Whole seconds, rounded up.
+fn seconds(codec: Codec, bytes: u64) -> u64 {
+    bytes.div_ceil(codec.megabytes_a_second().saturating_mul(1_000_000).max(1))
 }
 
 fn detail(why: Option<&str>) -> String {
@@ -178,26 +275,40 @@ impl ArchiveError {
     /// What the uploader can do.
     pub fn fix(&self) -> &'static str {
         match self {
-            Self::Empty | Self::Truncated { .. } | Self::BadHeader { .. } | Self::WrongDigest { .. } => {
-                "write the tarball again and upload the whole file"
+            Self::Empty
+            | Self::Truncated { .. }
+            | Self::CutOff { .. }
+            | Self::BadHeader { .. }
+            | Self::WrongDigest { .. } => "write the tarball again and upload the whole file",
+            Self::Decode(DecodeError::Window { codec: Codec::Zstd, .. }) => {
+                "compress the tar again with `zstd -19` or less, without --long, and upload that"
             }
-            Self::WrongSize { .. } | Self::LayerCount { .. } | Self::Missing { .. } => {
+            Self::Decode(DecodeError::Window { .. }) => "compress the tar again with `xz -9` or less, and upload that",
+            Self::Decode(DecodeError::Object(_) | DecodeError::Thread) | Self::Object(_) => "upload the file again",
+            Self::Decode(DecodeError::CutOff { .. } | DecodeError::Damaged { .. } | DecodeError::Expands { .. }) => {
+                "compress the tarball again and upload the whole file"
+            }
+            Self::TooSlow { .. } => {
+                "upload the tar itself, of which only what ECR lacks is read, or compress it with zstd"
+            }
+            Self::CompressedTwice { .. } => "decompress it once and upload that",
+            Self::NotKept { .. } => "upload the tar without compression around it",
+            Self::WrongSize { .. } | Self::LayerCount { .. } | Self::Missing { .. } | Self::LostManifest { .. } => {
                 "save the image again with the tool that wrote the tarball, and upload that file"
             }
             Self::NotTar { .. } => "upload an image tarball, such as `docker save my-app:1.4.2 -o my-app.tar` writes",
-            Self::Compressed { .. } => "decompress the file (gunzip, unzstd, unxz, bunzip2) and upload the tar",
             Self::NoImage { filesystem: true, .. } => {
                 "use `docker save IMAGE`, which writes an image, instead of `docker export CONTAINER`"
             }
             Self::NoImage { .. } | Self::NamesNothing { .. } | Self::Unsupported { .. } => {
                 "save the image with `docker save IMAGE:TAG`, or copy it to an `oci-archive:` with skopeo"
             }
+            Self::SeveralLayouts { .. } => "upload each layout as a tarball of its own",
             Self::BadJson { .. } | Self::BadDigest { .. } => {
                 "save the image again, or report the tool and its version that wrote this tarball"
             }
             Self::OverLimit { .. } => "split the archive, or build an image with fewer and smaller parts",
             Self::EcrRefuses { .. } => "build the image differently; ECR would refuse it from any client",
-            Self::Object(_) => "upload the file again",
         }
     }
 }
@@ -206,14 +317,20 @@ impl Disposed for ArchiveError {
     fn disposition(&self) -> Disposition {
         match self {
             Self::Object(object) => object.disposition(),
+            Self::Decode(decode) => decode.disposition(),
             Self::Empty
             | Self::NotTar { .. }
-            | Self::Compressed { .. }
+            | Self::CompressedTwice { .. }
+            | Self::TooSlow { .. }
+            | Self::NotKept { .. }
             | Self::BadHeader { .. }
             | Self::Truncated { .. }
+            | Self::CutOff { .. }
             | Self::OverLimit { .. }
             | Self::NoImage { .. }
+            | Self::SeveralLayouts { .. }
             | Self::NamesNothing { .. }
+            | Self::LostManifest { .. }
             | Self::Unsupported { .. }
             | Self::BadJson { .. }
             | Self::BadDigest { .. }

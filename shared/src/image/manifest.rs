@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,8 @@ use super::media_type::{ManifestKind, MediaType};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the bytes are.
+    /// What the bytes are; empty where a writer left it out.
+    #[serde(default)]
     pub media_type: MediaType,
     /// The hash of the bytes as stored.
     pub digest: Digest,
@@ -26,11 +29,17 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// Free-form notes; names of images in an `index.json`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
     pub annotations: BTreeMap<String, String>,
     /// Where foreign layers are fetched from.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub urls: Vec<String>,
+    /// What an artifact is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The bytes themselves in base64, where they are few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
 }
 
 impl Descriptor {
@@ -43,12 +52,27 @@ impl Descriptor {
             platform: None,
             annotations: BTreeMap::new(),
             urls: Vec::new(),
+            artifact_type: None,
+            data: None,
         }
+    }
+
+    /// The bytes that the descriptor itself carries (OCI image spec, `descriptor.md`, "Embedded Content"), if they are
+    /// what it says; the empty JSON object is known without (`manifest.md`, "Guidance for an Empty Descriptor").
+    pub fn embedded(&self) -> Option<Bytes> {
+        let empty = Bytes::from_static(b"{}");
+        let carried = self.data.as_ref().and_then(|data| STANDARD.decode(data).ok()).map(Bytes::from);
+        [Some(empty), carried].into_iter().flatten().find(|bytes| Digest::of(bytes) == self.digest)
     }
 
     /// Whether BuildKit wrote it as an attestation beside the image it speaks of.
     pub fn is_attestation(&self) -> bool {
         self.annotations.get("vnd.docker.reference.type").is_some_and(|kind| kind == "attestation-manifest")
+    }
+
+    /// The image that an attestation beside it speaks of.
+    pub fn attested(&self) -> Option<Digest> {
+        self.annotations.get("vnd.docker.reference.digest").and_then(|digest| digest.parse().ok())
     }
 }
 
@@ -182,6 +206,46 @@ impl Manifest {
             Parsed::Index(_) => None,
         }
     }
+}
+
+/// The media type that a manifest gives itself.
+///
+/// # Errors
+///
+/// The JSON error, when the bytes are no JSON object.
+pub fn own_media_type(bytes: &[u8]) -> Result<Option<MediaType>, serde_json::Error> {
+    Ok(serde_json::from_slice::<Shape>(bytes)?.media_type.filter(|own| !own.as_str().is_empty()))
+}
+
+/// The media type of a manifest that nothing describes: its own, or else what its shape says.
+///
+/// # Errors
+///
+/// The JSON error, when the bytes are no manifest.
+pub fn sniffed_media_type(bytes: &[u8]) -> Result<MediaType, serde_json::Error> {
+    let Shape { media_type, config, manifests } = serde_json::from_slice(bytes)?;
+    let shaped = match (config, manifests) {
+        (Some(config), _) if config.media_type.as_str() == MediaType::DOCKER_CONFIG => MediaType::DOCKER_MANIFEST,
+        (Some(_), _) => MediaType::OCI_MANIFEST,
+        (None, Some(manifests)) if manifests.iter().any(|child| child.media_type.is_docker()) => MediaType::DOCKER_LIST,
+        (None, Some(_)) => MediaType::OCI_INDEX,
+        (None, None) => {
+            return Err(<serde_json::Error as serde::de::Error>::custom("it has neither config nor manifests"));
+        }
+    };
+    Ok(media_type.filter(|own| !own.as_str().is_empty()).unwrap_or_else(|| shaped.into()))
+}
+
+/// What tells the kinds of manifest apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    #[serde(default)]
+    media_type: Option<MediaType>,
+    #[serde(default)]
+    config: Option<Descriptor>,
+    #[serde(default)]
+    manifests: Option<Vec<Descriptor>>,
 }
 
 /// What we read of an image config (OCI image spec, `config.md`).

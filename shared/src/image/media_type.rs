@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A media type; open, because artifacts use any.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MediaType(String);
 
@@ -37,6 +37,9 @@ impl MediaType {
     /// `application/vnd.oci.image.layer.v1.tar+gzip`
     pub const OCI_LAYER_GZIP: &'static str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+    /// `application/vnd.oci.image.layer.v1.tar+zstd`
+    pub const OCI_LAYER_ZSTD: &'static str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
     /// Every manifest type that ECR stores, as one `Accept` header: a GET by tag that leaves one out may be
     /// answered with converted bytes (ECR user guide, "image-manifest-formats").
     pub const ACCEPT_MANIFESTS: &'static str = "application/vnd.oci.image.manifest.v1+json, \
@@ -65,6 +68,16 @@ impl MediaType {
     /// Whether it names the config of a runnable image, as opposed to an artifact's.
     pub fn is_image_config(&self) -> bool {
         matches!(self.0.as_str(), Self::OCI_CONFIG | Self::DOCKER_CONFIG)
+    }
+
+    /// Whether it is one of Docker's manifests.
+    pub fn is_docker(&self) -> bool {
+        matches!(self.0.as_str(), Self::DOCKER_MANIFEST | Self::DOCKER_LIST)
+    }
+
+    /// Whether it names a layer compressed with zstd (OCI image spec, `layer.md`).
+    pub fn is_zstd_layer(&self) -> bool {
+        self.0.ends_with("zstd")
     }
 
     /// Whether the blob may lawfully be absent: a foreign (non-distributable) layer, fetched from its URLs.

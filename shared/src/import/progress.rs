@@ -1,10 +1,12 @@
 //! How far the layers are, as log records: `gantry` turns them into bars, and at debug level they are in CloudWatch.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::send::Job;
 use crate::receipt::{How, LayersDone};
 
 /// The target of the records, so that a subscriber can choose them.
@@ -36,17 +38,17 @@ impl Progress {
         }
     }
 
-    /// Follows one blob, the `at`-th, of `entry_bytes` in the archive.
-    pub(super) fn blob(&self, at: usize, entry: &str, entry_bytes: u64) -> BlobProgress {
-        let last = Instant::now();
-        BlobProgress {
+    /// Follows the `at`-th blob.
+    pub(super) fn of(&self, at: usize, job: Job<'_>) -> Arc<BlobProgress> {
+        let extent = job.what.extent();
+        Arc::new(BlobProgress {
             at,
             of: self.blobs,
-            entry: entry.to_owned(),
-            entry_bytes,
-            started: last,
+            entry: extent.path.clone(),
+            entry_bytes: extent.size_bytes,
+            started: Instant::now(),
             last_ms: AtomicU64::new(0),
-        }
+        })
     }
 
     /// One more is done.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,61 +17,72 @@ use super::look_up::Standing;
 use super::progress::{BlobProgress, Progress};
 use super::source::{Copied, channel, copy_checked};
 use super::{ImportError, Importer, ProgressReceipt, Ready, Report};
-use crate::archive::{Blob, Content, DockerLayer, Stored};
+use crate::archive::{Blob, Content, DockerLayer, Extent, LayerBytes, Outer, Stored};
 use crate::compress::{LayerError, Sums};
+use crate::disposition::Disposition;
 use crate::image::manifest::Parsed;
 use crate::image::{Descriptor, Digest, Manifest, MediaType, Repository};
 use crate::limits;
-use crate::object::{S3Object, stream};
+use crate::object::{Body, S3Object, stream};
 use crate::plan::{Plan, PlannedImage};
 use crate::receipt::{BlobReceipt, How};
-use crate::retry::retry;
+use crate::retry::{Disposed as _, retry};
 use crate::state::LayerRecord;
 
 /// The ledger's format of layers that are passed through as they came.
 const AS_IS: &str = "as-is-v1";
 
 /// One blob that a repository must get; what several images share is one job.
-struct Job<'a> {
-    repository: &'a Repository,
-    what: What<'a>,
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) what: What<'a>,
 }
 
-enum What<'a> {
-    /// A layer of a Docker archive, known by its diff ID.
-    Layer(&'a DockerLayer),
+#[derive(Clone, Copy)]
+pub(super) enum What<'a> {
+    /// A layer for which a descriptor is made, known by its diff ID.
+    Layer { layer: &'a DockerLayer, extent: &'a Extent, stored: Stored },
     /// A config or layer whose digest is known.
     Blob(&'a Blob),
 }
 
-impl What<'_> {
+impl<'a> What<'a> {
     /// What tells jobs in one repository apart.
-    fn key(&self) -> Digest {
+    pub(super) fn key(self) -> Digest {
         match self {
-            Self::Layer(layer) => layer.diff_id.0,
+            Self::Layer { layer, .. } => layer.diff_id.0,
             Self::Blob(blob) => blob.descriptor.digest,
         }
     }
 
-    fn entry(&self) -> (&str, u64) {
-        let extent = match self {
-            Self::Layer(layer) => &layer.extent,
+    pub(super) fn extent(self) -> &'a Extent {
+        match self {
+            Self::Layer { extent, .. } => extent,
             Self::Blob(blob) => &blob.extent,
-        };
-        (&extent.path, extent.size_bytes)
+        }
+    }
+}
+
+/// What identifies a present blob: its repository and [`What::key`].
+pub(super) type Key = (Repository, Digest);
+
+impl Job<'_> {
+    pub(super) fn key(&self) -> Key {
+        (self.repository.clone(), self.what.key())
     }
 }
 
 /// A blob that is in its repository now.
 #[derive(Debug, Clone)]
-struct Present {
+pub(super) struct Present {
     descriptor: Descriptor,
     diff_id: Option<Digest>,
     how: How,
     read_bytes: u64,
 }
 
-type PresentBlobs = HashMap<(Repository, Digest), Present>;
+pub(super) type PresentBlobs = HashMap<Key, Present>;
 
 impl Importer {
     /// Gets the blobs of every image of `plan` that is not there already, and makes the manifests that Docker
@@ -87,7 +99,7 @@ impl Importer {
         let jobs = jobs(images().filter(|(_, standing)| standing.stored.is_none()).map(|(planned, _)| planned));
         let progress = Progress::new(jobs.len());
         report.layers = Some(progress.so_far());
-        let present = self.run_jobs(object, jobs, &progress, report, Some(receipt)).await?;
+        let present = self.run_all(object, plan.outer, jobs, &progress, report, Some(receipt)).await?;
         images().map(|(planned, standing)| ready(planned, standing, &present)).collect()
     }
 
@@ -95,12 +107,32 @@ impl Importer {
     pub(super) async fn send_again<'a>(
         &self,
         object: &Arc<S3Object>,
+        outer: Option<Outer>,
         image: Ready<'a>,
     ) -> Result<Ready<'a>, ImportError> {
         let jobs = jobs(std::iter::once(image.planned));
         let progress = Progress::new(jobs.len());
-        let present = self.run_jobs(object, jobs, &progress, &mut Report::default(), None).await?;
+        let present = self.run_all(object, outer, jobs, &progress, &mut Report::default(), None).await?;
         ready(image.planned, image.standing, &present)
+    }
+
+    /// Runs the jobs: all at once where the archive can be read anywhere, in the order of the stream where it has to be
+    /// decoded from its beginning.
+    async fn run_all(
+        &self,
+        object: &Arc<S3Object>,
+        outer: Option<Outer>,
+        jobs: Vec<Job<'_>>,
+        progress: &Progress,
+        report: &mut Report,
+        receipt: Option<&ProgressReceipt<'_>>,
+    ) -> Result<PresentBlobs, ImportError> {
+        let mut told = Told { progress, report, receipt, at: Instant::now() };
+        match outer {
+            None => self.run_jobs(object, jobs, &mut told).await,
+            // Boxed, as the future of an import is large enough with one way in it.
+            Some(outer) => Box::pin(self.run_in_order(object, outer.codec, jobs, &mut told)).await,
+        }
     }
 
     /// Runs the jobs, several at once. After a failure none is started any more, and those under way are finished,
@@ -109,12 +141,11 @@ impl Importer {
         &self,
         object: &Arc<S3Object>,
         jobs: Vec<Job<'_>>,
-        progress: &Progress,
-        report: &mut Report,
-        receipt: Option<&ProgressReceipt<'_>>,
+        told: &mut Told<'_>,
     ) -> Result<PresentBlobs, ImportError> {
         let stop = AtomicBool::new(false);
         let stop = &stop;
+        let progress = told.progress;
         // Collected before it is a stream: a closure kept in a stream would tie the future to one lifetime.
         let jobs: Vec<_> = jobs
             .into_iter()
@@ -123,30 +154,23 @@ impl Importer {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let outcome = self.run_job(object, at, &job, progress).await;
+                let outcome = self.run_job(object, at, job, progress).await;
                 if outcome.is_err() {
                     stop.store(true, Ordering::Relaxed);
                 }
-                Some(outcome.map(|present| ((job.repository.clone(), job.what.key()), present)))
+                Some(outcome.map(|present| (job.key(), present)))
             })
             .collect();
         let mut under_way = stream::iter(jobs).buffer_unordered(limits::LAYERS_AT_ONCE);
         let mut present = PresentBlobs::new();
         let mut failure = None;
-        let mut told = Instant::now();
         while let Some(outcome) = under_way.next().await {
             match outcome {
                 Some(Ok((key, blob))) => drop(present.insert(key, blob)),
                 Some(Err(error)) => failure = failure.or(Some(error)),
                 None => {}
             }
-            report.layers = Some(progress.so_far());
-            if let Some(receipt) = receipt
-                && told.elapsed() >= limits::PROGRESS_RECEIPT_EVERY
-            {
-                receipt.write(report).await?;
-                told = Instant::now();
-            }
+            told.moved().await?;
         }
         failure.map_or(Ok(present), Err)
     }
@@ -155,67 +179,103 @@ impl Importer {
         &self,
         object: &Arc<S3Object>,
         at: usize,
-        job: &Job<'_>,
+        job: Job<'_>,
         progress: &Progress,
     ) -> Result<Present, ImportError> {
-        let (entry, entry_bytes) = job.what.entry();
-        let blob_progress = Arc::new(progress.blob(at, entry, entry_bytes));
-        let present = match job.what {
-            What::Layer(layer) => self.layer(object, job.repository, layer, &blob_progress).await?,
-            What::Blob(blob) => self.blob(object, job.repository, blob, &blob_progress).await?,
+        let blob_progress = progress.of(at, job);
+        let present = match self.without_bytes(job).await? {
+            Some(present) => present,
+            None => {
+                retry("sending a blob", limits::BLOB_ATTEMPTS, || async {
+                    let body = body(object, job.what.extent());
+                    self.with_bytes(job, body, &blob_progress).await
+                })
+                .await?
+            }
         };
-        let sent_bytes = if present.how == How::Sent { present.descriptor.size_bytes } else { 0 };
-        progress.finished(&blob_progress, present.how, present.read_bytes, sent_bytes);
-        tracing::info!(
-            ecr.repository = %job.repository,
-            blob.digest = %present.descriptor.digest,
-            blob.size_bytes = present.descriptor.size_bytes,
-            blob.how = ?present.how,
-            "blob present"
-        );
+        finished(job, &present, progress, &blob_progress);
         Ok(present)
     }
 
-    /// A layer of a Docker archive. Not read at all when the ledger knows what it becomes and the repository has
-    /// that, or can take it over from one below the same first folder: knowing a diff ID is not possession.
-    async fn layer(
+    /// The blob, when the repository has it or gets it without its bytes. A layer is known by what the ledger says it
+    /// becomes: the repository has that, or can take it over from one below the same first folder, since knowing a
+    /// diff ID is not possession.
+    pub(super) async fn without_bytes(&self, job: Job<'_>) -> Result<Option<Present>, ImportError> {
+        let (layer, extent, stored) = match job.what {
+            What::Layer { layer, extent, stored } => (layer, extent, stored),
+            What::Blob(blob) => {
+                let descriptor = blob.descriptor.clone();
+                let digest = descriptor.digest;
+                let there = retry("looking for a blob", limits::BLOB_ATTEMPTS, || {
+                    self.registry.blob_size(job.repository, digest)
+                })
+                .await?;
+                return Ok(there.map(|_| Present { descriptor, diff_id: None, how: How::Reused, read_bytes: 0 }));
+            }
+        };
+        let format = self.format(stored);
+        let known = self.ledger.find(&format, layer.diff_id).await?;
+        let Some(known) = known.filter(|known| known.entry_bytes == extent.size_bytes) else { return Ok(None) };
+        let Some(how) = self.without_sending(job.repository, &known).await? else { return Ok(None) };
+        if how == How::Mounted {
+            let repositories = vec![job.repository.clone()];
+            self.ledger.record(&format, &LayerRecord { repositories, ..known.clone() }).await?;
+        }
+        let descriptor = Descriptor::new(known.media_type.as_str(), known.digest, known.size_bytes);
+        Ok(Some(Present { descriptor, diff_id: Some(layer.diff_id.0), how, read_bytes: 0 }))
+    }
+
+    /// Sends the blob, once. Before anything is repeated the registry is asked whether it is there by now.
+    pub(super) async fn with_bytes(
         &self,
-        object: &Arc<S3Object>,
-        repository: &Repository,
-        layer: &DockerLayer,
+        job: Job<'_>,
+        body: Body,
         progress: &Arc<BlobProgress>,
     ) -> Result<Present, ImportError> {
-        let format = match layer.stored {
-            Stored::Plain => self.compressor.format(),
-            Stored::Gzip => AS_IS.to_owned(),
-        };
-        let known = self.ledger.find(&format, layer.diff_id).await?;
-        if let Some(known) = known.filter(|known| known.entry_bytes == layer.extent.size_bytes)
-            && let Some(how) = self.without_sending(repository, &known).await?
-        {
-            if how == How::Mounted {
-                let repositories = vec![repository.clone()];
-                self.ledger.record(&format, &LayerRecord { repositories, ..known.clone() }).await?;
+        match job.what {
+            What::Layer { layer, extent, stored } => {
+                let sums = self.send_layer(job.repository, layer, extent, stored, body, progress).await?;
+                let media_type = match stored {
+                    Stored::Plain | Stored::Gzip | Stored::Recompressed(_) => MediaType::OCI_LAYER_GZIP,
+                    Stored::Zstd => MediaType::OCI_LAYER_ZSTD,
+                };
+                let record = LayerRecord {
+                    diff_id: sums.diff_id,
+                    uncompressed_bytes: sums.uncompressed_bytes,
+                    digest: sums.digest,
+                    size_bytes: sums.size_bytes,
+                    entry_bytes: extent.size_bytes,
+                    media_type: media_type.into(),
+                    repositories: vec![job.repository.clone()],
+                };
+                self.ledger.record(&self.format(stored), &record).await?;
+                let descriptor = Descriptor::new(media_type, sums.digest, sums.size_bytes);
+                let diff_id = Some(sums.diff_id.0);
+                Ok(Present { descriptor, diff_id, how: How::Sent, read_bytes: extent.size_bytes })
             }
-            let descriptor = Descriptor::new(known.media_type.as_str(), known.digest, known.size_bytes);
-            return Ok(Present { descriptor, diff_id: Some(layer.diff_id.0), how, read_bytes: 0 });
+            What::Blob(blob) => {
+                let descriptor = blob.descriptor.clone();
+                if let Err(error) = self.send_blob(job.repository, blob, body, progress).await {
+                    // The answer may be lost and the blob there: ask before repeating anything.
+                    let there = self.registry.blob_size(job.repository, descriptor.digest).await?;
+                    if there.is_none() || error.disposition() == Disposition::Permanent {
+                        return Err(error);
+                    }
+                }
+                let read_bytes = descriptor.size_bytes;
+                Ok(Present { descriptor, diff_id: None, how: How::Sent, read_bytes })
+            }
         }
-        let sums =
-            retry("sending a layer", limits::BLOB_ATTEMPTS, || self.send_layer(object, repository, layer, progress))
-                .await?;
-        let record = LayerRecord {
-            diff_id: sums.diff_id,
-            uncompressed_bytes: sums.uncompressed_bytes,
-            digest: sums.digest,
-            size_bytes: sums.size_bytes,
-            entry_bytes: layer.extent.size_bytes,
-            media_type: MediaType::OCI_LAYER_GZIP.into(),
-            repositories: vec![repository.clone()],
-        };
-        self.ledger.record(&format, &record).await?;
-        let descriptor = Descriptor::new(MediaType::OCI_LAYER_GZIP, sums.digest, sums.size_bytes);
-        let read_bytes = layer.extent.size_bytes;
-        Ok(Present { descriptor, diff_id: Some(sums.diff_id.0), how: How::Sent, read_bytes })
+    }
+
+    /// The ledger's name for what is done with a layer.
+    fn format(&self, stored: Stored) -> String {
+        match stored {
+            Stored::Plain => self.compressor.format(),
+            Stored::Gzip | Stored::Zstd => AS_IS.to_owned(),
+            // Their entries have other sizes than the uncompressed bytes that the usual format is known by.
+            Stored::Recompressed(codec) => format!("{}-from-{codec}", self.compressor.format()),
+        }
     }
 
     /// Whether the repository has the blob, or gets it without its bytes.
@@ -241,15 +301,16 @@ impl Importer {
     /// config says.
     async fn send_layer(
         &self,
-        object: &Arc<S3Object>,
         repository: &Repository,
         layer: &DockerLayer,
+        extent: &Extent,
+        stored: Stored,
+        body: Body,
         progress: &Arc<BlobProgress>,
     ) -> Result<Sums, ImportError> {
         let upload = self.registry.start(repository).await?;
         let (output, request) = channel();
-        let body = stream(object, layer.extent.range());
-        let (compressor, stored) = (self.compressor.clone(), layer.stored);
+        let compressor = self.compressor.clone();
         let told = Arc::clone(progress);
         let produce = async move {
             let failed = output.clone();
@@ -262,7 +323,7 @@ impl Importer {
         };
         let producer = AbortOnDropHandle::new(tokio::spawn(produce.in_current_span()));
         let appended = self.registry.append(upload, request).await;
-        let entry = || layer.extent.path.clone();
+        let entry = || extent.path.clone();
         let sums = match (producer.await, appended) {
             // The registry ended it, or did not take the end of it; its error says why.
             (Ok(Err(LayerError::Abandoned) | Ok(_)), Err(error)) => return Err(error.into()),
@@ -290,37 +351,17 @@ impl Importer {
         Ok(sums)
     }
 
-    /// A config or layer whose digest is known before it is read.
-    async fn blob(
-        &self,
-        object: &Arc<S3Object>,
-        repository: &Repository,
-        blob: &Blob,
-        progress: &Arc<BlobProgress>,
-    ) -> Result<Present, ImportError> {
-        let digest = blob.descriptor.digest;
-        let how = retry("sending a blob", limits::BLOB_ATTEMPTS, || async {
-            if self.registry.blob_size(repository, digest).await?.is_some() {
-                return Ok(How::Reused);
-            }
-            self.send_blob(object, repository, blob, progress).await.map(|()| How::Sent)
-        })
-        .await?;
-        let read_bytes = if how == How::Sent { blob.descriptor.size_bytes } else { 0 };
-        Ok(Present { descriptor: blob.descriptor.clone(), diff_id: None, how, read_bytes })
-    }
-
+    /// Sends a config or layer whose digest is known before it is read.
     async fn send_blob(
         &self,
-        object: &Arc<S3Object>,
         repository: &Repository,
         blob: &Blob,
+        body: Body,
         progress: &Arc<BlobProgress>,
     ) -> Result<(), ImportError> {
         let (digest, size_bytes) = (blob.descriptor.digest, blob.descriptor.size_bytes);
         let upload = self.registry.start(repository).await?;
         let (output, request) = channel();
-        let body = stream(object, blob.extent.range());
         let told = Arc::clone(progress);
         let copy = async move { copy_checked(body, digest, output, |sent| told.moved(sent, sent)).await };
         let copy = AbortOnDropHandle::new(tokio::spawn(copy.in_current_span()));
@@ -338,6 +379,53 @@ impl Importer {
     }
 }
 
+/// The bytes of `extent`: from memory where they are there, else by ranges.
+pub(super) fn body(object: &Arc<S3Object>, extent: &Extent) -> Body {
+    match &extent.content {
+        Some(content) => in_memory(content.clone()),
+        None => stream(object, extent.range()),
+    }
+}
+
+fn in_memory(content: Bytes) -> Body {
+    stream::iter([Ok(content)]).boxed()
+}
+
+/// Says that a blob is there, to whoever follows.
+pub(super) fn finished(job: Job<'_>, present: &Present, progress: &Progress, blob_progress: &BlobProgress) {
+    let sent_bytes = if present.how == How::Sent { present.descriptor.size_bytes } else { 0 };
+    progress.finished(blob_progress, present.how, present.read_bytes, sent_bytes);
+    tracing::info!(
+        ecr.repository = %job.repository,
+        blob.digest = %present.descriptor.digest,
+        blob.size_bytes = present.descriptor.size_bytes,
+        blob.how = ?present.how,
+        "blob present"
+    );
+}
+
+/// Who hears how far the blobs are.
+pub(super) struct Told<'a> {
+    pub(super) progress: &'a Progress,
+    report: &'a mut Report,
+    receipt: Option<&'a ProgressReceipt<'a>>,
+    at: Instant,
+}
+
+impl Told<'_> {
+    /// Notes how far they are, and now and then writes it into the receipt.
+    pub(super) async fn moved(&mut self) -> Result<(), ImportError> {
+        self.report.layers = Some(self.progress.so_far());
+        if let Some(receipt) = self.receipt
+            && self.at.elapsed() >= limits::PROGRESS_RECEIPT_EVERY
+        {
+            receipt.write(self.report).await?;
+            self.at = Instant::now();
+        }
+        Ok(())
+    }
+}
+
 /// The blobs that `images` need, each once for each repository, in the order of the images.
 fn jobs<'a>(images: impl Iterator<Item = &'a PlannedImage>) -> Vec<Job<'a>> {
     let mut jobs: Vec<Job<'a>> = Vec::new();
@@ -345,7 +433,13 @@ fn jobs<'a>(images: impl Iterator<Item = &'a PlannedImage>) -> Vec<Job<'a>> {
     for planned in images {
         let repository = &planned.target.repository;
         let whats: Vec<What<'a>> = match &planned.image.content {
-            Content::Docker(image) => image.layers.iter().map(What::Layer).chain([What::Blob(&image.config)]).collect(),
+            Content::Docker(image) => {
+                let layers = image.layers.iter().filter_map(|layer| match &layer.bytes {
+                    LayerBytes::Here { extent, stored } => Some(What::Layer { layer, extent, stored: *stored }),
+                    LayerBytes::Elsewhere(_) => None,
+                });
+                layers.chain([What::Blob(&image.config)]).collect()
+            }
             Content::Oci(image) => image.blobs.iter().map(What::Blob).collect(),
         };
         let new = whats.into_iter().filter(|what| known.insert((repository, what.key())));
@@ -385,9 +479,18 @@ fn ready<'a>(
     match &planned.image.content {
         Content::Docker(image) => {
             let config = found(image.config.descriptor.digest)?;
-            let layers: Vec<&Present> =
-                image.layers.iter().map(|layer| found(layer.diff_id.0)).collect::<Result<_, _>>()?;
-            let descriptors: Vec<Descriptor> = layers.iter().map(|layer| layer.descriptor.clone()).collect();
+            let mut layers = Vec::new();
+            let mut descriptors = Vec::with_capacity(image.layers.len());
+            for layer in &image.layers {
+                match &layer.bytes {
+                    LayerBytes::Here { .. } => {
+                        let present = found(layer.diff_id.0)?;
+                        layers.push(present);
+                        descriptors.push(present.descriptor.clone());
+                    }
+                    LayerBytes::Elsewhere(descriptor) => descriptors.push(descriptor.clone()),
+                }
+            }
             // Serialising plain records does not fail; were it to, nothing would have been put.
             let manifest = Manifest::build(&config.descriptor, &descriptors).map_err(|_never| ImportError::Nothing)?;
             let root = Arc::new(manifest);

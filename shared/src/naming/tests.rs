@@ -6,7 +6,7 @@ use crate::image::{Descriptor, Digest, MediaType};
 
 fn image(config: &str, names: &[&str]) -> ArchiveImage {
     let descriptor = Descriptor::new(MediaType::OCI_CONFIG, Digest::of(config.as_bytes()), config.len() as u64);
-    let extent = Extent { path: String::new(), offset: 0, size_bytes: 0, magic: bytes::Bytes::new() };
+    let extent = Extent { path: String::new(), offset: 0, size_bytes: 0, magic: None, content: None, hash: None };
     ArchiveImage {
         names: names.iter().filter_map(|name| ArchiveName::parse(name)).collect(),
         content: Content::Docker(Box::new(DockerImage {
