@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aws_sdk_ecr::types::{EncryptionType, ImageTagMutability};
 use url::Url;
 
+use crate::plan::{Consumer, platform_of};
+
 /// Everything the pipeline is told by its template.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -24,6 +26,8 @@ pub struct Config {
     pub repository: RepositorySettings,
     /// How uncompressed layers are compressed.
     pub compression: Compression,
+    /// Who runs the images of uploads that do not say so themselves.
+    pub consumer: Consumer,
     /// Where the registry is, if not where `GetAuthorizationToken` says.
     pub registry_endpoint: Option<Url>,
 }
@@ -162,6 +166,7 @@ impl Config {
                 pull_accounts: accounts(&optional("GANTRY_PULL_ACCOUNTS").unwrap_or_default())?,
             },
             compression: compression(&required("GANTRY_COMPRESSION")?)?,
+            consumer: consumer(&required("GANTRY_PROFILE")?, &required("GANTRY_ARCHITECTURE")?)?,
             registry_endpoint: optional("GANTRY_REGISTRY_ENDPOINT").map(|url| endpoint(&url)).transpose()?,
         })
     }
@@ -228,6 +233,15 @@ fn compression(text: &str) -> Result<Compression, ConfigError> {
     }
 }
 
+fn consumer(profile: &str, architecture: &str) -> Result<Consumer, ConfigError> {
+    let wanted = "exact, lambda or fargate";
+    Ok(Consumer {
+        profile: profile.parse().map_err(|_unknown| refused("GANTRY_PROFILE", profile, wanted))?,
+        platform: platform_of(architecture)
+            .map_err(|_refused| refused("GANTRY_ARCHITECTURE", architecture, "arm64 or x86_64"))?,
+    })
+}
+
 fn endpoint(text: &str) -> Result<Url, ConfigError> {
     text.parse()
         .map_err(|_not_a_url| refused("GANTRY_REGISTRY_ENDPOINT", text, "a URL such as https://registry.example"))
@@ -247,6 +261,8 @@ mod tests {
             ("GANTRY_TAG_MUTABILITY", "immutable-except:latest*"),
             ("GANTRY_EXPIRE_UNTAGGED_DAYS", "14"),
             ("GANTRY_COMPRESSION", "gzip"),
+            ("GANTRY_PROFILE", "exact"),
+            ("GANTRY_ARCHITECTURE", "arm64"),
         ])
     }
 
@@ -280,6 +296,8 @@ mod tests {
             ("GANTRY_TAG_MUTABILITY", "frozen"),
             ("GANTRY_COMPRESSION", "gzip-13"),
             ("GANTRY_COMPRESSION", "brotli"),
+            ("GANTRY_PROFILE", "ecs"),
+            ("GANTRY_ARCHITECTURE", "linux/"),
             ("GANTRY_PULL_ACCOUNTS", "1234"),
             ("GANTRY_REPOSITORY_PREFIX", "team"),
             ("GANTRY_REGISTRY_ENDPOINT", "not a url"),

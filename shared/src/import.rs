@@ -28,7 +28,7 @@ use crate::image::{Digest, Manifest, Repository};
 use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
 use crate::object::{Current, ObjectError, ObjectId, S3Object};
-use crate::plan::{Plan, PlannedImage};
+use crate::plan::{Applied, Consumer, PLATFORM_METADATA, PROFILE_METADATA, Plan, PlannedImage};
 use crate::react::{Verification, verify};
 use crate::receipt::{
     Attempt, BlobReceipt, ImageReceipt, ImportOutcome, ImportSection, LayersDone, Reason, Receipt, Receipts, UploadId,
@@ -54,6 +54,7 @@ pub struct Importer {
     records: ImageRecords,
     receipts: Receipts,
     prefix: String,
+    consumer: Consumer,
     failed_queue_arn: Option<String>,
     now: fn() -> Timestamp,
 }
@@ -95,6 +96,7 @@ struct Report {
     layers: Option<LayersDone>,
     images: Vec<ImageReceipt>,
     left_out: Vec<String>,
+    profile: Option<Applied>,
     settings_differ: Vec<String>,
     verification: Option<Verification>,
 }
@@ -150,6 +152,7 @@ impl Importer {
             state,
             receipts: Receipts::new(s3.clone(), config.stack.clone()),
             prefix: config.repository_prefix.clone(),
+            consumer: config.consumer.clone(),
             failed_queue_arn: config.failed_queue_arn.clone(),
             s3,
             now,
@@ -246,6 +249,7 @@ impl Importer {
             reason,
             images: report.images.clone(),
             left_out: report.left_out.clone(),
+            profile: report.profile.clone(),
             settings_differ: report.settings_differ.clone(),
         }
     }
@@ -266,12 +270,15 @@ impl Importer {
         let progress_receipt = ProgressReceipt { importer: self, upload, attempt, started_at };
         progress_receipt.write(report).await?;
 
-        let image = object.head().metadata.get(IMAGE_METADATA).map(String::as_str);
+        let metadata = |name: &str| object.head().metadata.get(name).map(String::as_str);
+        let consumer = self.consumer.of_upload(metadata(PROFILE_METADATA), metadata(PLATFORM_METADATA))?;
+        let image = metadata(IMAGE_METADATA);
         let naming = Upload { bucket: &upload.bucket, key: &upload.key, image, prefix: &self.prefix };
         let archive = Box::pin(self.archive(&object, left)).await?;
-        let plan = Plan::of(&archive, &*object, naming).await?;
+        let plan = Plan::of(&archive, &*object, naming, &consumer).await?;
         drop(archive);
         report.left_out.clone_from(&plan.left_out);
+        report.profile.clone_from(&plan.profile);
         tracing::info!(s3.key = upload.key, layout = %plan.layout, images = plan.images.len(), "planned");
 
         let standings = self.look_up(&plan).await?;

@@ -57,8 +57,9 @@ const VALUES: &[(&str, bool, &[&str])] = &[
     ("ExpireUntaggedDays", true, &["1", "3650"]),
     ("PullAccounts", true, &["111122223333", "111122223333,444455556666", "111122223333, 444455556666"]),
     ("Compression", true, &["gzip-1", "gzip-9", "gzip-10", "gzip-12"]),
+    ("Profile", true, &["lambda", "fargate"]),
     ("MemorySize", false, &["512", "10240"]),
-    ("Architecture", false, &["x86_64"]),
+    ("Architecture", true, &["x86_64"]),
 ];
 
 #[test]
@@ -91,6 +92,7 @@ fn the_parameters_refuse_what_the_configuration_would() {
         ("Compression", "GANTRY_COMPRESSION", "gzip-13"),
         ("Compression", "GANTRY_COMPRESSION", "gzip-0"),
         ("Compression", "GANTRY_COMPRESSION", "zstd"),
+        ("Profile", "GANTRY_PROFILE", "ecs"),
     ] {
         let mut variables = variables(&[]);
         variables.insert(variable.to_owned(), value.to_owned());
