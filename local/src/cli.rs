@@ -61,6 +61,12 @@ pub(crate) struct ImportArgs {
     /// What to call the image; without it, the archive's own names count
     #[arg(long = "as", value_name = "REPOSITORY[:TAG]")]
     pub(crate) name: Option<String>,
+    /// Who runs the image: exact, lambda or fargate; without it, the template's parameter Profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// The platform that the profile lambda takes, such as linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
 }
 
 /// What `up` is given.
@@ -82,6 +88,12 @@ pub(crate) struct PlanArgs {
     /// What to call the image, as for import
     #[arg(long = "as", value_name = "REPOSITORY[:TAG]")]
     pub(crate) name: Option<String>,
+    /// Who runs the image: exact, lambda or fargate; without it, the template's parameter Profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// The platform that the profile lambda takes, such as linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Print the plan as JSON
     #[arg(long)]
     pub(crate) json: bool,

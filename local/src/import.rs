@@ -21,7 +21,8 @@ pub(crate) async fn run(stack: StackArgs, args: ImportArgs) -> Result<(), Comman
 }
 
 async fn import(session: &Session, stack: &StackArgs, args: &ImportArgs) -> Result<(), CommandError> {
-    let named = Named::new(&args.file, args.name.as_deref());
+    let named =
+        Named::new(&args.file, args.name.as_deref()).with_consumer(args.profile.as_deref(), args.platform.as_deref());
     let (uploaded, receipt) = {
         let log = Log::open(session).await?;
         let uploaded = upload::put(session, &args.file, &named).await?;
@@ -60,6 +61,11 @@ fn tell(session: &Session, stack: &StackArgs, uploaded: &Uploaded, receipt: &Rec
     }
     for left_out in &receipt.import.left_out {
         say(format!("  not in the archive, left out: {left_out}"));
+    }
+    if let Some(profile) = &receipt.import.profile {
+        for change in &profile.changes {
+            say(format!("  for {}: {change}", profile.name));
+        }
     }
     let Some(image) = receipt.import.images.first() else { return };
     let tag = image.tags.first().map(|tag| format!(":{tag}")).unwrap_or_default();

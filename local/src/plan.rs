@@ -6,7 +6,7 @@ use gantry::archive::USUAL_DELIVERY;
 use gantry::disposition::chain;
 use gantry::naming::Upload;
 use gantry::object::FileSource;
-use gantry::plan::{Action, ImageView, Plan, PlanError, PlanView};
+use gantry::plan::{Action, Consumer, ImageView, Plan, PlanError, PlanView, Profile, platform_of};
 use indicatif::HumanBytes;
 
 use crate::cli::{CommandError, PlanArgs, StackArgs};
@@ -14,18 +14,26 @@ use crate::story::say;
 use crate::upload::Named;
 
 pub(crate) async fn run(stack: StackArgs, args: PlanArgs) -> Result<(), CommandError> {
-    let prefix = stack.parameters.iter().find(|(name, _)| name == "RepositoryPrefix").map_or("", |(_, value)| value);
+    let parameter = |wanted: &str, usual: &'static str| {
+        stack.parameters.iter().find(|(name, _)| name == wanted).map_or(usual, |(_, value)| value)
+    };
+    let prefix = parameter("RepositoryPrefix", "");
     let named = Named::new(&args.file, args.name.as_deref());
     let upload = Upload { bucket: "uploads", key: &named.key, image: named.image.as_deref(), prefix };
     let plan = async {
         let source = FileSource::open(&args.file).await.map_err(gantry::archive::ArchiveError::from)?;
-        Plan::read(&Arc::new(source), upload, USUAL_DELIVERY).await
+        let usual = Consumer { profile: Profile::Exact, platform: platform_of("arm64")? };
+        let of_stack =
+            usual.of_upload(Some(parameter("Profile", "exact")), Some(parameter("Architecture", "arm64")))?;
+        let consumer = of_stack.of_upload(args.profile.as_deref(), args.platform.as_deref())?;
+        Plan::read(&Arc::new(source), upload, &consumer, USUAL_DELIVERY).await
     };
     let plan = plan.await.map_err(|error: PlanError| CommandError::NotReleased {
         summary: format!("would be refused: {}", chain(&error)),
         next: match &error {
             PlanError::Archive(archive) => archive.fix().to_owned(),
             PlanError::Naming(naming) => naming.fix(),
+            PlanError::Profile(profile) => profile.fix(),
         },
     })?;
     let view = plan.view();
@@ -65,6 +73,11 @@ fn tell(plan: &PlanView) {
                 Action::Leave => "foreign, left",
             };
             say(format!("  {:>12} at {:>12}  {action:17}  {}", blob.size_bytes, blob.offset, blob.entry));
+        }
+    }
+    if let Some(profile) = &plan.profile {
+        for change in &profile.changes {
+            say(format!("for {}: {change}", profile.name));
         }
     }
     for left_out in &plan.left_out {

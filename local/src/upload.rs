@@ -6,6 +6,7 @@ use std::path::Path;
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use gantry::naming::IMAGE_METADATA;
+use gantry::plan::{PLATFORM_METADATA, PROFILE_METADATA};
 
 use crate::cli::CommandError;
 use crate::session::{Session, SessionError};
@@ -35,41 +36,52 @@ pub(crate) struct Named {
     pub(crate) key: String,
     /// The metadata entry `image`.
     pub(crate) image: Option<String>,
+    /// The metadata entry `profile`.
+    pub(crate) profile: Option<String>,
+    /// The metadata entry `platform`.
+    pub(crate) platform: Option<String>,
 }
 
 impl Named {
     /// Names `file`, called `name` by the user.
     pub(crate) fn new(file: &Path, name: Option<&str>) -> Self {
         let file = file.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
-        match name {
-            None => Self { key: file, image: None },
-            Some(name) => match name.rsplit_once(':') {
-                Some((repository, tag)) if !tag.contains('/') && !tag.contains(',') => {
-                    Self { key: format!("{repository}/{tag}.tar"), image: Some(name.to_owned()) }
-                }
-                _ => Self { key: file, image: Some(name.to_owned()) },
-            },
-        }
+        let key = match name.and_then(|name| name.rsplit_once(':')) {
+            Some((repository, tag)) if !tag.contains('/') && !tag.contains(',') => format!("{repository}/{tag}.tar"),
+            _ => file,
+        };
+        Self { key, image: name.map(str::to_owned), profile: None, platform: None }
+    }
+
+    /// For this consumer.
+    pub(crate) fn with_consumer(self, profile: Option<&str>, platform: Option<&str>) -> Self {
+        Self { profile: profile.map(str::to_owned), platform: platform.map(str::to_owned), ..self }
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        let entries =
+            [(IMAGE_METADATA, &self.image), (PROFILE_METADATA, &self.profile), (PLATFORM_METADATA, &self.platform)];
+        entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()
     }
 }
 
 /// Puts `file` into the upload bucket.
 pub(crate) async fn put(session: &Session, file: &Path, named: &Named) -> Result<Uploaded, CommandError> {
     let unreadable = |source| CommandError::File { path: file.to_owned(), source };
-    let metadata = tokio::fs::metadata(file).await.map_err(unreadable)?;
-    if metadata.is_dir() {
+    let looked_at = tokio::fs::metadata(file).await.map_err(unreadable)?;
+    if looked_at.is_dir() {
         return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
     }
-    let size_bytes = metadata.len();
-    let image: HashMap<String, String> =
-        named.image.iter().map(|image| (IMAGE_METADATA.to_owned(), image.clone())).collect();
+    let size_bytes = looked_at.len();
+    let metadata = named.metadata();
     let version_id = if size_bytes < MULTIPART_BYTES {
         let body = part(file, 0, size_bytes).await?;
-        let put = session.s3.put_object().bucket(&session.uploads).key(&named.key).set_metadata(Some(image)).body(body);
+        let put =
+            session.s3.put_object().bucket(&session.uploads).key(&named.key).set_metadata(Some(metadata)).body(body);
         let put = put.send().await.map_err(|error| SessionError::request("the upload", error))?;
         put.version_id().map(str::to_owned)
     } else {
-        in_parts(session, file, size_bytes, named, image).await?
+        in_parts(session, file, size_bytes, named, metadata).await?
     };
     Ok(Uploaded { key: named.key.clone(), version_id, size_bytes })
 }
@@ -84,10 +96,10 @@ async fn in_parts(
     file: &Path,
     size_bytes: u64,
     named: &Named,
-    image: HashMap<String, String>,
+    metadata: HashMap<String, String>,
 ) -> Result<Option<String>, CommandError> {
     let (s3, bucket, key) = (&session.s3, &session.uploads, &named.key);
-    let begun = s3.create_multipart_upload().bucket(bucket).key(key).set_metadata(Some(image)).send().await;
+    let begun = s3.create_multipart_upload().bucket(bucket).key(key).set_metadata(Some(metadata)).send().await;
     let begun = begun.map_err(|error| SessionError::request("beginning the upload", error))?;
     let id = begun.upload_id().unwrap_or_default();
     let mut parts = Vec::new();

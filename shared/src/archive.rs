@@ -37,6 +37,7 @@ pub use contents::{
     ArchiveImage, Blob, Content, Contents, DockerImage, DockerLayer, LayerBytes, Layout, OciImage, OciManifest, Stored,
 };
 pub use error::ArchiveError;
+pub(crate) use oci::rewritten;
 pub use stored::StoredIndex;
 pub use tar_index::{Extent, Magic, TarIndex};
 
@@ -97,8 +98,21 @@ impl Archive {
         Ok(outer_codec(source).await?.is_some())
     }
 
+    /// How the layer at `extent` is stored, by its first bytes.
+    pub(crate) async fn how_stored(&self, source: &impl Source, extent: &Extent) -> Result<Stored, ArchiveError> {
+        if let Some(magic) = extent.magic {
+            return Ok(Stored::of(&magic));
+        }
+        if let Some(content) = &extent.content {
+            return Ok(Stored::of(content));
+        }
+        let length = extent.size_bytes.min(Magic::default().len() as u64);
+        let start = extent.offset..extent.offset.saturating_add(length);
+        Ok(Stored::of(&read_exact(source, start).await?))
+    }
+
     /// The bytes of a small file.
-    async fn small(&self, source: &impl Source, extent: &Extent) -> Result<Bytes, ArchiveError> {
+    pub(crate) async fn small(&self, source: &impl Source, extent: &Extent) -> Result<Bytes, ArchiveError> {
         if let Some(content) = &extent.content {
             return Ok(content.clone());
         }

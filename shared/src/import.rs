@@ -30,7 +30,7 @@ use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
 use crate::notify::Notifier;
 use crate::object::{Current, ObjectError, ObjectId, S3Object};
-use crate::plan::{Plan, PlannedImage};
+use crate::plan::{Applied, Consumer, PLATFORM_METADATA, PROFILE_METADATA, Plan, PlannedImage};
 use crate::react::Clients;
 use crate::receipt::{
     Attempt, BlobReceipt, ImageReceipt, ImportOutcome, ImportSection, LayersDone, Reason, Receipt, Receipts, UploadId,
@@ -61,6 +61,7 @@ pub struct Importer {
     notifier: Notifier,
     settings: RepositorySettings,
     prefix: String,
+    consumer: Consumer,
     failed_queue_arn: Option<String>,
     now: fn() -> Timestamp,
 }
@@ -102,6 +103,7 @@ struct Report {
     layers: Option<LayersDone>,
     images: Vec<ImageReceipt>,
     left_out: Vec<String>,
+    profile: Option<Applied>,
     settings_differ: Vec<String>,
 }
 
@@ -145,7 +147,7 @@ impl Importer {
         now: fn() -> Timestamp,
     ) -> Result<Self, RegistryError> {
         let Clients { s3, ecr, notifier } = clients;
-        let ImportConfig { common, queue, repository_prefix, repository, compression } = config;
+        let ImportConfig { common, queue, repository_prefix, repository, compression, consumer } = config;
         let tokens = TokenSource::new(ecr.clone(), common.registry_endpoint, now);
         let state = Documents::new(s3.clone(), common.state_bucket);
         Ok(Self {
@@ -159,6 +161,7 @@ impl Importer {
             notifier,
             settings: repository,
             prefix: repository_prefix,
+            consumer,
             failed_queue_arn: queue.failed_queue_arn,
             s3,
             now,
@@ -259,6 +262,7 @@ impl Importer {
             reason,
             images: report.images.clone(),
             left_out: report.left_out.clone(),
+            profile: report.profile.clone(),
             settings_differ: report.settings_differ.clone(),
             told: false,
         }
@@ -280,12 +284,15 @@ impl Importer {
         let progress_receipt = ProgressReceipt { importer: self, upload, attempt, started_at };
         progress_receipt.write(report).await?;
 
-        let image = object.head().metadata.get(IMAGE_METADATA).map(String::as_str);
+        let metadata = |name: &str| object.head().metadata.get(name).map(String::as_str);
+        let consumer = self.consumer.of_upload(metadata(PROFILE_METADATA), metadata(PLATFORM_METADATA))?;
+        let image = metadata(IMAGE_METADATA);
         let naming = Upload { bucket: &upload.bucket, key: &upload.key, image, prefix: &self.prefix };
         let archive = Box::pin(self.archive(&object, left)).await?;
-        let plan = Plan::of(&archive, &*object, naming).await?;
+        let plan = Plan::of(&archive, &*object, naming, &consumer).await?;
         drop(archive);
         report.left_out.clone_from(&plan.left_out);
+        report.profile.clone_from(&plan.profile);
         tracing::info!(s3.key = upload.key, layout = %plan.layout, images = plan.images.len(), "planned");
 
         let standings = self.look_up(&plan).await?;

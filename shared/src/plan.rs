@@ -1,10 +1,12 @@
 //! What an upload would become: which images, under which names, from which bytes. Nothing is changed by planning,
 //! and a dry run is a printed plan.
 
+mod profile;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, ArchiveError, ArchiveImage, Content, Contents, LayerBytes, Layout, Outer, Stored};
 use crate::decompress::Codec;
@@ -12,6 +14,10 @@ use crate::image::{Digest, Repository, Tag};
 use crate::limits;
 use crate::naming::{self, NamedBy, NamingError, Target, Upload};
 use crate::object::Source;
+
+pub use profile::{Consumer, PLATFORM_METADATA, PROFILE_METADATA, Profile, ProfileError, platform_of};
+
+use profile::ApplyError;
 
 /// A whole upload, understood and named.
 #[derive(Debug, Clone)]
@@ -26,6 +32,20 @@ pub struct Plan {
     pub size_bytes: u64,
     /// The compression around the whole archive.
     pub outer: Option<Outer>,
+    /// What was made of it for its consumer; absent where it stays as it is.
+    pub profile: Option<Applied>,
+}
+
+/// What a profile made of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The profile.
+    pub name: Profile,
+    /// The platform, where it wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// What was changed, in words; nothing when the archive was right already.
+    pub changes: Vec<String>,
 }
 
 /// One image and where it goes.
@@ -46,6 +66,18 @@ pub enum PlanError {
     /// The names.
     #[error(transparent)]
     Naming(#[from] NamingError),
+    /// The consumer.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+impl From<ApplyError> for PlanError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Profile(error) => Self::Profile(error),
+            ApplyError::Archive(error) => Self::Archive(error),
+        }
+    }
 }
 
 impl Plan {
@@ -54,9 +86,14 @@ impl Plan {
     /// # Errors
     ///
     /// [`PlanError`]; permanent unless the archive could not be read.
-    pub async fn read<S: Source>(source: &Arc<S>, upload: Upload<'_>, delivery: Duration) -> Result<Self, PlanError> {
+    pub async fn read<S: Source>(
+        source: &Arc<S>,
+        upload: Upload<'_>,
+        consumer: &Consumer,
+        delivery: Duration,
+    ) -> Result<Self, PlanError> {
         let archive = Archive::open(source, delivery).await?;
-        Self::of(&archive, &**source, upload).await
+        Self::of(&archive, &**source, upload, consumer).await
     }
 
     /// Reads the JSON entries of an archive whose files are found, finds the images, and names them.
@@ -64,14 +101,25 @@ impl Plan {
     /// # Errors
     ///
     /// [`PlanError`]; permanent unless the archive could not be read.
-    pub async fn of(archive: &Archive, source: &impl Source, upload: Upload<'_>) -> Result<Self, PlanError> {
-        let contents = Contents::read(source, archive).await?;
+    pub async fn of(
+        archive: &Archive,
+        source: &impl Source,
+        upload: Upload<'_>,
+        consumer: &Consumer,
+    ) -> Result<Self, PlanError> {
+        let mut contents = Contents::read(source, archive).await?;
+        let changes = profile::apply(consumer, &mut contents, archive, source).await?;
+        let profile = (consumer.profile != Profile::Exact).then(|| Applied {
+            name: consumer.profile,
+            platform: (consumer.profile == Profile::Lambda).then(|| consumer.platform.to_string()),
+            changes,
+        });
         refuse_huge_layers(&contents.images)?;
         let targets = naming::resolve(upload, &contents.images)?;
         let images =
             contents.images.into_iter().zip(targets).map(|(image, target)| PlannedImage { image, target }).collect();
         let Contents { layout, left_out, .. } = contents;
-        Ok(Self { layout, images, left_out, size_bytes: source.length_bytes(), outer: archive.outer })
+        Ok(Self { layout, images, left_out, size_bytes: source.length_bytes(), outer: archive.outer, profile })
     }
 
     /// The plan as people and programs read it.
@@ -82,6 +130,7 @@ impl Plan {
             compressed_with: self.outer.map(|outer| outer.codec),
             images: self.images.iter().map(PlannedImage::view).collect(),
             left_out: self.left_out.clone(),
+            profile: self.profile.clone(),
         }
     }
 }
@@ -116,6 +165,9 @@ pub struct PlanView {
     /// What the archive names and does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// What was made of it for its consumer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Applied>,
 }
 
 /// One image of a plan.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::ObjectCreated;
 use crate::image::{Digest, Repository, Tag};
 use crate::naming::NamedBy;
+use crate::plan::Applied;
 use crate::react::release::{Hold, ReleaseState};
 use crate::react::{ImageRelease, Verdict, Verification};
 use crate::state::image_record::UploadRecord;
@@ -223,6 +224,9 @@ pub struct ImportSection {
     /// What the archive names and does not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// What was made of it for its consumer, where the profile is not `exact`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Applied>,
     /// How adopted repositories differ from the stack's settings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings_differ: Vec<String>,
@@ -587,6 +591,7 @@ mod tests {
             }),
             images: vec![],
             left_out: vec![],
+            profile: None,
             settings_differ: vec![],
             told: false,
         };

@@ -96,8 +96,9 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("ScanWaitMinutes", &REACT, &["1", "1440"]),
     ("NotifyEmail", &NONE, &["ops@example.com"]),
     ("Compression", &[IMPORT], &["gzip-1", "gzip-9", "gzip-10", "gzip-12"]),
+    ("Profile", &[IMPORT], &["lambda", "fargate"]),
     ("MemorySize", &NONE, &["512", "10240"]),
-    ("Architecture", &NONE, &["x86_64"]),
+    ("Architecture", &[IMPORT], &["x86_64"]),
 ];
 
 #[test]
@@ -132,6 +133,7 @@ fn the_parameters_refuse_what_the_configuration_would() {
         (IMPORT, "Compression", "GANTRY_COMPRESSION", "gzip-13"),
         (IMPORT, "Compression", "GANTRY_COMPRESSION", "gzip-0"),
         (IMPORT, "Compression", "GANTRY_COMPRESSION", "zstd"),
+        (IMPORT, "Profile", "GANTRY_PROFILE", "ecs"),
         (REACT[0], "TagMutability", "GANTRY_TAG_MUTABILITY", "frozen"),
         (REACT[0], "CommitTagFromLabel", "GANTRY_COMMIT_TAG_FROM_LABEL", "yes"),
         (REACT[1], "ReleaseGate", "GANTRY_RELEASE_GATE", "verification"),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::tar_index::{Extent, Magic};
+use super::tar_index::Extent;
 use super::{Archive, ArchiveError, dir, docker, docker_v1, oci};
 use crate::decompress::Codec;
 use crate::image::manifest::Platform;
 use crate::image::{Descriptor, DiffId, Digest, Manifest, Tag};
 use crate::naming::ArchiveName;
-use crate::object::{Source, read_exact};
+use crate::object::Source;
 
 /// The images of one archive.
 #[derive(Debug, Clone)]
@@ -152,7 +152,7 @@ pub enum Stored {
 }
 
 impl Stored {
-    fn of(magic: &[u8]) -> Self {
+    pub(super) fn of(magic: &[u8]) -> Self {
         match Codec::of(magic) {
             None => Self::Plain,
             Some(Codec::Gzip) => Self::Gzip,
@@ -388,11 +388,6 @@ impl<S: Source> Files<'_, S> {
 
     /// How the layer at `extent` is stored, by its first bytes.
     pub(super) async fn stored(&self, extent: &Extent) -> Result<Stored, ArchiveError> {
-        if let Some(magic) = extent.magic {
-            return Ok(Stored::of(&magic));
-        }
-        let length = extent.size_bytes.min(Magic::default().len() as u64);
-        let start = extent.offset..extent.offset.saturating_add(length);
-        Ok(Stored::of(&read_exact(self.source, start).await?))
+        self.archive.how_stored(self.source, extent).await
     }
 }

@@ -334,7 +334,9 @@ impl<'a, 'b, S: Source> Reader<'a, 'b, S> {
         }
         // A child that was pruned itself is another manifest by now.
         let same = children.iter().all(|(child, tree)| tree.top().is_some_and(|top| top.digest == child.digest));
-        let index = if complete && same { manifest.clone() } else { pruned(manifest, &children)? };
+        let tops =
+            || children.iter().filter_map(|(child, tree)| Some((child.digest, Arc::clone(tree.top()?)))).collect();
+        let index = if complete && same { manifest.clone() } else { rewritten(manifest, &tops())? };
         ecr_rules::check(&index)?;
         let mut whole = Tree { manifests: Vec::new(), blobs: Vec::new(), platforms: Vec::new() };
         let mut known = HashSet::new();
@@ -368,11 +370,13 @@ impl<'a, 'b, S: Source> Reader<'a, 'b, S> {
     }
 }
 
-/// The index with only `children`, each as it is by now; everything else about it stays.
-fn pruned(manifest: &Manifest, children: &[(Descriptor, Tree)]) -> Result<Manifest, ArchiveError> {
+/// The index with only the children in `tops`, each as it is by now; everything else about it stays.
+///
+/// # Errors
+///
+/// [`ArchiveError::BadJson`], were it no JSON.
+pub(crate) fn rewritten(manifest: &Manifest, tops: &HashMap<Digest, Arc<Manifest>>) -> Result<Manifest, ArchiveError> {
     let bad = |source| ArchiveError::BadJson { entry: manifest.digest.to_string(), wanted: "an OCI index", source };
-    let tops: HashMap<Digest, &Arc<Manifest>> =
-        children.iter().filter_map(|(child, tree)| Some((child.digest, tree.top()?))).collect();
     let mut index: Value = serde_json::from_slice(&manifest.bytes).map_err(bad)?;
     if let Some(written) = index.get_mut("manifests").and_then(Value::as_array_mut) {
         written.retain_mut(|child| {

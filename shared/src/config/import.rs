@@ -3,6 +3,7 @@
 use aws_sdk_ecr::types::EncryptionType;
 
 use super::read::{CommonConfig, ConfigError, Mutability, QueueConfig, Variables, environment, refused};
+use crate::plan::{Consumer, platform_of};
 
 /// Everything that import is told by the template.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct ImportConfig {
     pub repository: RepositorySettings,
     /// How uncompressed layers are compressed.
     pub compression: Compression,
+    /// Who runs the images of uploads that do not say so themselves.
+    pub consumer: Consumer,
 }
 
 /// How new repositories are made; see the template's parameters of the same names.
@@ -93,6 +96,7 @@ impl ImportConfig {
                 pull_accounts: accounts(&variables.optional("GANTRY_PULL_ACCOUNTS").unwrap_or_default())?,
             },
             compression: compression(&variables.required("GANTRY_COMPRESSION")?)?,
+            consumer: consumer(&variables.required("GANTRY_PROFILE")?, &variables.required("GANTRY_ARCHITECTURE")?)?,
         })
     }
 }
@@ -106,6 +110,15 @@ fn accounts(text: &str) -> Result<Vec<String>, ConfigError> {
     } else {
         Err(refused("GANTRY_PULL_ACCOUNTS", text, "account numbers of 12 digits, with commas"))
     }
+}
+
+fn consumer(profile: &str, architecture: &str) -> Result<Consumer, ConfigError> {
+    let wanted = "exact, lambda or fargate";
+    Ok(Consumer {
+        profile: profile.parse().map_err(|_unknown| refused("GANTRY_PROFILE", profile, wanted))?,
+        platform: platform_of(architecture)
+            .map_err(|_refused| refused("GANTRY_ARCHITECTURE", architecture, "arm64 or x86_64"))?,
+    })
 }
 
 fn compression(text: &str) -> Result<Compression, ConfigError> {

@@ -13,6 +13,8 @@ fn variables() -> BTreeMap<&'static str, &'static str> {
         ("GANTRY_TAG_MUTABILITY", "immutable-except:latest*"),
         ("GANTRY_EXPIRE_UNTAGGED_DAYS", "14"),
         ("GANTRY_COMPRESSION", "gzip"),
+        ("GANTRY_PROFILE", "exact"),
+        ("GANTRY_ARCHITECTURE", "arm64"),
     ])
 }
 
@@ -46,6 +48,8 @@ fn each_error_names_the_variable() {
         ("GANTRY_TAG_MUTABILITY", "frozen"),
         ("GANTRY_COMPRESSION", "gzip-13"),
         ("GANTRY_COMPRESSION", "brotli"),
+        ("GANTRY_PROFILE", "ecs"),
+        ("GANTRY_ARCHITECTURE", "linux/"),
         ("GANTRY_PULL_ACCOUNTS", "1234"),
         ("GANTRY_REPOSITORY_PREFIX", "team"),
         ("GANTRY_REGISTRY_ENDPOINT", "not a url"),

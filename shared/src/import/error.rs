@@ -8,7 +8,7 @@ use crate::image::{Digest, Repository, Tag};
 use crate::naming::NamingError;
 use crate::notify::NotifyError;
 use crate::object::{ObjectError, ObjectId};
-use crate::plan::PlanError;
+use crate::plan::{PlanError, ProfileError};
 use crate::receipt::LayersDone;
 use crate::retry::Disposed;
 use crate::state::StateError;
@@ -22,6 +22,9 @@ pub enum ImportError {
     /// The names are refused.
     #[error(transparent)]
     Naming(#[from] NamingError),
+    /// The image is not what its consumer takes.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// The object could not be read.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -110,6 +113,7 @@ impl From<PlanError> for ImportError {
         match error {
             PlanError::Archive(error) => Self::Archive(error),
             PlanError::Naming(error) => Self::Naming(error),
+            PlanError::Profile(error) => Self::Profile(error),
         }
     }
 }
@@ -121,6 +125,7 @@ impl ImportError {
             _ if self.denied().is_some() => "operator",
             Self::Archive(_) | Self::Layer { .. } | Self::WrongDiffId { .. } | Self::WrongBlob { .. } => "archive",
             Self::Naming(_) => "naming",
+            Self::Profile(_) => "profile",
             Self::TagConflict { .. } | Self::Registry(RegistryError::TagTaken { .. }) => "conflict",
             Self::Repository(RepositoryError::NotOurs { .. }) => "repository",
             Self::Superseded { .. } | Self::Deleted { .. } | Self::Object(ObjectError::Gone { .. }) => "superseded",
@@ -163,6 +168,7 @@ impl ImportError {
         match self {
             Self::Archive(archive) => archive.fix().to_owned(),
             Self::Naming(naming) => naming.fix(),
+            Self::Profile(profile) => profile.fix(),
             Self::Repository(repository) => repository.fix(),
             Self::TagConflict { repository, .. } => {
                 format!("upload it under a new tag: aws s3 cp FILE s3://BUCKET/{repository}/NEW-TAG.tar")
@@ -207,6 +213,7 @@ impl Disposed for ImportError {
             Self::Notify(error) => error.disposition(),
             Self::Layer { source, .. } => source.disposition(),
             Self::Naming(_)
+            | Self::Profile(_)
             | Self::WrongDiffId { .. }
             | Self::WrongBlob { .. }
             | Self::TagConflict { .. }

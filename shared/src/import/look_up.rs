@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{ImportError, Importer};
-use crate::archive::{ArchiveImage, Content};
+use crate::archive::{ArchiveImage, Content, LayerBytes, Stored};
 use crate::ecr::{Settings, StoredManifest};
 use crate::image::{Manifest, MediaType, Repository, Tag};
 use crate::plan::{Plan, PlannedImage};
@@ -115,9 +115,16 @@ fn same_image(image: &ArchiveImage, stored: StoredManifest) -> Option<Arc<Manife
             let is_image = matches!(stored.media_type.as_str(), MediaType::OCI_MANIFEST | MediaType::DOCKER_MANIFEST);
             let manifest = Manifest::parse(stored.bytes, stored.media_type).ok().filter(|_| is_image)?;
             let parsed = manifest.as_image()?;
+            // A consumer that takes no zstd is not served by an image that has it.
+            let zstd = |layer: &LayerBytes| matches!(layer, LayerBytes::Here { stored: Stored::Zstd, .. });
+            let served = parsed
+                .layers
+                .iter()
+                .zip(&image.layers)
+                .all(|(stored, layer)| !stored.media_type.is_zstd_layer() || zstd(&layer.bytes));
             let same =
                 parsed.config.digest == image.config.descriptor.digest && parsed.layers.len() == image.layers.len();
-            same.then(|| Arc::new(manifest))
+            (same && served).then(|| Arc::new(manifest))
         }
     }
 }
