@@ -8,7 +8,7 @@ mod file;
 mod judge;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use wildmatch::WildMatch;
@@ -184,6 +184,15 @@ impl Policy {
     /// All exceptions.
     pub fn exceptions(&self) -> &[Exception] {
         &self.exceptions
+    }
+
+    /// Whether an exception from one of these findings held on the day `then`, and holds no more `today`.
+    pub fn has_ended(&self, excepted: &BTreeSet<String>, then: Date, today: Date) -> bool {
+        self.exceptions.iter().any(|exception| {
+            exception.expires >= then
+                && exception.expires < today
+                && excepted.iter().any(|id| exception.id.eq_ignore_ascii_case(id))
+        })
     }
 
     /// Exceptions whose last day is within [`EXPIRY_NOTICE_DAYS`] of `today`, or over.
