@@ -143,7 +143,7 @@ async fn judge_now(session: &Session, record: &ImageRecord, policy: &Policy) -> 
         }
         return Ok(());
     }
-    let scan = findings::read(&session.ecr, &record.repository, record.digest).await;
+    let scan = findings::read(&session.ecr, &record.repository, record.digest, record.scan_ended).await;
     let scan = scan.map_err(|error| SessionError::request("reading the findings", error))?;
     if let Scan::Waiting { status } = &scan {
         say(format!("its scan has no answer yet ({status})"));

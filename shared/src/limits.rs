@@ -163,6 +163,12 @@ pub const FINDINGS: usize = 50_000;
 /// Findings named in a record, an event and a message: what a person reads before looking at the console.
 pub const TOP_FINDINGS: usize = 8;
 
+/// Characters of each text of such a finding: Inspector may name dozens of packages.
+pub const FINDING_CHARS: usize = 200;
+
+/// How old a policy may be that a sweep judges by, before it asks for the one in force.
+pub const POLICY_AGE: Duration = Duration::from_mins(1);
+
 /// Bytes of the policy file: some thousand exceptions.
 pub const POLICY_BYTES: usize = 256 << 10;
 
@@ -179,6 +185,15 @@ pub const TAGGING_ROUNDS: usize = 8;
 
 /// How long a claim to tell a fact holds: a process that claimed it and did not tell it by then has died.
 pub const CLAIM: Duration = Duration::from_mins(2);
+
+/// How long sweeps still look at an image that was not there: one that is being pushed is not there for a while.
+pub const GONE: Duration = Duration::from_hours(1);
+
+/// Deliveries of a push that ask for an image that is not there: ECR may tell of it before it lists it.
+pub const GONE_DELIVERIES: u32 = 3;
+
+/// Tags named in an event or a message; the rest of a thousand would not fit into one.
+pub const TAGS_TOLD: usize = 50;
 
 /// How far clocks of functions may differ, for deciding whether findings were read after an event.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);

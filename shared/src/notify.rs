@@ -165,7 +165,7 @@ impl Notifier {
             stack: self.stack.clone(),
             version: VERSION.to_owned(),
             state: notice.state.to_owned(),
-            image: notice.image.clone(),
+            image: notice.image.clone().map(ImageDetail::bounded),
             upload: notice.upload.clone(),
             reason: notice.reason.clone(),
             verdict: notice.verdict.clone(),

@@ -119,6 +119,17 @@ impl Receipt {
 }
 
 impl ImageReaction {
+    /// Whether `known` was found out later: looks may end in another order than they began.
+    fn is_overtaken_by(&self, known: &Self) -> bool {
+        let times = |one: &Self| {
+            let verified = one.verification.as_ref().map(|verification| verification.at);
+            (verified, one.verdict.as_ref().map(|verdict| verdict.read_at))
+        };
+        let (ours, theirs) = (times(self), times(known));
+        let is_released = |one: &Self| one.release.state == ReleaseState::Released;
+        theirs.0 > ours.0 || theirs.1 > ours.1 || (ours == theirs && is_released(known) && !is_released(self))
+    }
+
     /// Whether two differ in nothing but when it was looked.
     fn says_the_same_as(&self, other: &Self) -> bool {
         let verified =
@@ -354,11 +365,15 @@ impl Receipts {
                     // A duplicate delivery does not take back what is decided; one that failed may be tried again.
                     Some(Ordering::Equal) => {
                         let decided = known.state.is_final() && known.state != State::Failed;
-                        decided_before = decided && import.outcome == ImportOutcome::Importing;
-                        written = fresh(known.reaction);
-                        // Told of the same failure already.
-                        let same = known.import.outcome == import.outcome;
-                        written.import.told |= same && known.import.told;
+                        decided_before = decided && import.outcome != ImportOutcome::Imported;
+                        if decided_before {
+                            written = known;
+                        } else {
+                            // Told of the same failure already.
+                            let told = known.import.outcome == import.outcome && known.import.told;
+                            written = fresh(known.reaction);
+                            written.import.told |= told;
+                        }
                         !decided_before
                     }
                     Some(Ordering::Less) => false,
@@ -414,6 +429,9 @@ impl Receipts {
         let mut before = None;
         let change = |known: Option<Receipt>| {
             let known = known.filter(|known| known.upload.is_version(upload))?;
+            if known.reaction(repository, digest).is_some_and(|known| reaction.is_overtaken_by(known)) {
+                return None;
+            }
             before = Some(known.state);
             let mut all = known.reaction.clone();
             all.insert(reaction_key(repository, digest), reaction.clone());

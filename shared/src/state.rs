@@ -131,6 +131,29 @@ impl Documents {
         Ok(self.get(key).await?.map(|read| read.value))
     }
 
+    /// The first `most` bytes of an object that is no JSON and one more if it is longer, so that the reader sees it is;
+    /// `None` when there is none. One request.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub async fn beginning(&self, key: &str, most: usize) -> Result<Option<Bytes>, StateError> {
+        let answer = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+        let mut body = match answer.map_err(|error| self.failed("s3:GetObject", key, error)) {
+            Ok(answer) => answer.body,
+            Err(call) if call.is("NoSuchKey") => return Ok(None),
+            Err(call) => return Err(call.into()),
+        };
+        let mut bytes = BytesMut::new();
+        while bytes.len() <= most
+            && let Some(chunk) = body.next().await
+        {
+            bytes.extend_from_slice(&chunk.map_err(|error| self.broken(key, error))?);
+        }
+        bytes.truncate(most + 1);
+        Ok(Some(bytes.freeze()))
+    }
+
     /// Puts an object that is no JSON, whatever was there before. One request.
     ///
     /// # Errors
@@ -167,20 +190,19 @@ impl Documents {
     }
 
     async fn body(&self, key: &str, mut body: ByteStream) -> Result<Bytes, StateError> {
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| StateError::Broken {
-            bucket: self.bucket.clone(),
-            key: key.to_owned(),
-            source,
-        };
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| broken(Box::new(error)))?;
+            let chunk = chunk.map_err(|error| self.broken(key, error))?;
             if (bytes.len() + chunk.len()) as u64 > limits::DOCUMENT_BYTES {
-                return Err(broken(format!("it has more than {} bytes", limits::DOCUMENT_BYTES).into()));
+                return Err(self.broken(key, format!("it has more than {} bytes", limits::DOCUMENT_BYTES)));
             }
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes.freeze())
+    }
+
+    fn broken(&self, key: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StateError {
+        StateError::Broken { bucket: self.bucket.clone(), key: key.to_owned(), source: source.into() }
     }
 
     /// Writes a document whatever was there before: for facts that are the same whoever writes them.

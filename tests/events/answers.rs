@@ -67,7 +67,7 @@ enum Said {
 }
 
 const NO_UPLOAD: &str = "a folder or a receipt, not an upload; acknowledged";
-const NOT_OURS: &str = "not a repository of this stack; acknowledged";
+const GONE: &str = "the image or its repository is gone; acknowledged";
 const REJUDGED: &str = "judged by the new policy";
 const RECONCILED: &str = "reconciled";
 const LATER: &str = "to be delivered again";
@@ -84,7 +84,7 @@ impl Said {
             let error = line["error"].as_str()?;
             return Some(Self::Error(error.split(": ").next()?.to_owned()));
         }
-        [NO_UPLOAD, NOT_OURS, REJUDGED, RECONCILED, LATER].into_iter().find(|known| *known == message).map(Self::Line)
+        [NO_UPLOAD, GONE, REJUDGED, RECONCILED, LATER].into_iter().find(|known| *known == message).map(Self::Line)
     }
 
     /// What `function` says of the sample of `row`.
@@ -102,7 +102,7 @@ impl Said {
                 Some(match made {
                     Made::Uploads(_) => return None,
                     Made::NoUpload(_) => Self::Line(NO_UPLOAD),
-                    Made::Pushed(..) | Made::Scanned | Made::ReleasedByHand => Self::Line(NOT_OURS),
+                    Made::Pushed(..) | Made::Scanned | Made::ReleasedByHand => Self::Line(GONE),
                     Made::PolicyChanged => Self::Line(REJUDGED),
                     Made::Swept => Self::Line(RECONCILED),
                     Made::Ignored(name) => Self::Shape((*name).to_owned()),
@@ -160,8 +160,9 @@ fn is_out_of_reach(function: Function, row: &Row) -> bool {
 }
 
 /// One environment of each function answers all of them, those for the other functions as well, each as done with:
-/// that an object or an image is gone will not change, so nothing is left to do. There is a receipt beside exactly the
-/// keys that were uploads, and one line of the log names each event that was left alone.
+/// that an object is gone, or an image at the third delivery of its push, will not change, so nothing is left to do.
+/// There is a receipt beside exactly the keys that were uploads, and one line of the log names each event that was left
+/// alone.
 #[tokio::test]
 async fn one_process_survives_every_sample() {
     let pipeline = start().await;

@@ -116,7 +116,7 @@ fn pushed(file: &str, made: &Made, found: Result<Event<ImagePushed>, EventError>
 
 fn changed(file: &str, made: &Made, found: Result<Event<ScanChanged>, EventError>) {
     match (made, found) {
-        (Made::Scanned, Ok(Event::Known(ScanChanged::Image { repository, digest, at }))) => {
+        (Made::Scanned, Ok(Event::Known(ScanChanged::Image { repository, digest, at, .. }))) => {
             assert_eq!((repository.as_str(), digest.to_string().as_str()), (REPOSITORY, DIGEST), "{file}");
             assert_eq!(at.map(|at| at.to_string()).as_deref(), Some("2026-11-12T00:00:34Z"), "{file}");
         }

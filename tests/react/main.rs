@@ -7,6 +7,7 @@ mod policy;
 mod pushes;
 mod release;
 mod tags;
+mod trouble;
 
 use emulator::host::LogLine;
 use pipeline_tests::{Pipeline, Setup, Uploaded};

@@ -100,8 +100,10 @@ async fn a_held_image_is_told_of_with_what_to_do_and_released_by_an_exception() 
     let text = message.unwrap().text_for("email");
     let lines: Vec<&str> = text.lines().collect();
     assert!(
-        lines[0].starts_with("Fix it and push a new image, or accept it: an [[exception]] in s3://state/policy.toml")
+        lines[0]
+            .starts_with("Fix it and push a new image, or accept it: an [[exception]] for a finding, another limit")
     );
+    assert!(lines[0].ends_with(", in s3://state/policy.toml."), "{text}");
     assert!(lines[1].contains("aws s3 cp - s3://state/releases/team/app/sha256:"), "{text}");
     assert!(lines.contains(&"findings   1 critical") && lines.len() <= 25, "{text}");
     let attribute = |name: &str| message.unwrap().attributes[name].value.clone();

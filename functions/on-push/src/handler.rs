@@ -44,6 +44,7 @@ fn look(message: &Message) -> Option<Look> {
             tag: pushed.tag,
             verify: true,
             scanned_at: None,
+            scan_ended: false,
         }),
         Ok(Event::Other(shape)) => {
             tracing::warn!(shape, "not an image that was pushed; acknowledged");

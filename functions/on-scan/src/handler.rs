@@ -26,8 +26,8 @@ impl Handler for Judge {
                     of_policy.push(place);
                     continue;
                 }
-                Some(scan::ScanChanged::Image { repository, digest, at }) => {
-                    Look { scanned_at: at, ..Look::at(repository, digest) }
+                Some(scan::ScanChanged::Image { repository, digest, at, ended }) => {
+                    Look { scanned_at: at, scan_ended: ended, ..Look::at(repository, digest) }
                 }
                 Some(scan::ScanChanged::Released { repository, digest }) => Look::at(repository, digest),
             };

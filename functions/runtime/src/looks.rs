@@ -39,6 +39,10 @@ pub async fn look_at_each(
         let span = info_span!("image", ecr.repository = %look.repository, image.digest = digest);
         let outcome = tokio::time::timeout_at(end, reactor.look(&look, policy)).instrument(span.clone()).await;
         let error = match outcome {
+            // It was pushed, so it is about to be there; one that is deleted again is asked for in vain a few times.
+            Ok(Ok(Looked::Gone)) if look.verify && places.iter().any(|place| may_yet_come(messages.get(*place))) => {
+                ReactError::NotThere
+            }
             Ok(Ok(looked)) => {
                 span.in_scope(|| told(&looked, places.len()));
                 continue;
@@ -57,11 +61,15 @@ pub async fn look_at_each(
     answers
 }
 
+fn may_yet_come(message: Option<&Message>) -> bool {
+    message.is_some_and(|message| message.attempt.n < limits::GONE_DELIVERIES.min(message.attempt.of))
+}
+
 fn told(looked: &Looked, events: usize) {
     match looked {
         Looked::At(standing) => tracing::info!(?standing, events, "looked"),
         Looked::NotOurs => tracing::info!(events, "not a repository of this stack; acknowledged"),
-        Looked::Gone => tracing::info!(events, "the image is gone; acknowledged"),
+        Looked::Gone => tracing::info!(events, "the image or its repository is gone; acknowledged"),
     }
 }
 
@@ -104,6 +112,7 @@ fn together(asked: Vec<Asked>) -> Vec<(Look, Vec<usize>)> {
         let entry = looks.entry((look.repository.clone(), look.digest, tag));
         let (known, places) = entry.or_insert_with(|| (look.clone(), Vec::new()));
         known.verify |= look.verify;
+        known.scan_ended |= look.scan_ended;
         known.scanned_at = known.scanned_at.max(look.scanned_at);
         places.push(message);
     }

@@ -24,6 +24,8 @@ pub enum ScanChanged {
         digest: Digest,
         /// When it was told; whatever was read well after that has it.
         at: Option<Timestamp>,
+        /// Whether it says that the image was scanned.
+        ended: bool,
     },
     /// The policy file.
     Policy,
@@ -54,18 +56,20 @@ pub fn parse(event: &Value, state_bucket: &str) -> Result<Event<ScanChanged>, Ev
     match kind_of(event) {
         Some(("aws.ecr", "ECR Image Scan")) => {
             let Scan { repository_name: repository, image_digest: digest } = detail(event, "ECR Image Scan")?;
-            Ok(Event::Known(ScanChanged::Image { repository, digest, at }))
+            Ok(Event::Known(ScanChanged::Image { repository, digest, at, ended: true }))
         }
         // Inspector tells of instances and functions under the same name.
         Some(("aws.inspector2", "Inspector2 Scan")) if event.pointer("/detail/repository-name").is_some() => {
             let Scan { repository_name: repository, image_digest: digest } = detail(event, "Inspector2 Scan")?;
-            Ok(Event::Known(ScanChanged::Image { repository, digest, at }))
+            Ok(Event::Known(ScanChanged::Image { repository, digest, at, ended: true }))
         }
-        Some(("aws.inspector2", "Inspector2 Finding" | "Inspector2 Coverage")) => {
+        Some(("aws.inspector2", kind @ ("Inspector2 Finding" | "Inspector2 Coverage"))) => {
+            // Coverage changes before the first scan, too.
+            let ended = kind == "Inspector2 Finding";
             let resources = event.get("resources").and_then(Value::as_array);
             let mut arns = resources.into_iter().flatten().filter_map(Value::as_str);
             Ok(match arns.find_map(in_image_arn) {
-                Some((repository, digest)) => Event::Known(ScanChanged::Image { repository, digest, at }),
+                Some((repository, digest)) => Event::Known(ScanChanged::Image { repository, digest, at, ended }),
                 None => other(event),
             })
         }
@@ -111,9 +115,11 @@ mod tests {
             event("aws.inspector2", "Inspector2 Finding", &image, &json!({"status": "CLOSED"})),
             event("aws.inspector2", "Inspector2 Coverage", &image, &json!({})),
         ] {
-            let Event::Known(ScanChanged::Image { repository, digest, at }) = parse(&event, "state").unwrap() else {
+            let Event::Known(ScanChanged::Image { repository, digest, at, ended }) = parse(&event, "state").unwrap()
+            else {
                 panic!("not understood: {event}")
             };
+            assert_eq!(ended, event["detail-type"] != "Inspector2 Coverage", "{event}");
             assert_eq!((repository.as_str(), digest.to_string().as_str()), ("team/app", DIGEST));
             assert_eq!(at.unwrap().to_string(), "2026-11-12T00:00:34Z");
         }

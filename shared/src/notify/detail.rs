@@ -11,6 +11,9 @@ use crate::react::severity::Severity;
 use crate::react::verdict::{Outcome, Verdict};
 use crate::state::image_record::UploadRecord;
 
+/// Tags that a line names.
+const TAGS_READ: usize = 10;
+
 /// What every event says.
 #[derive(Debug, Clone, Serialize)]
 pub struct Detail {
@@ -45,7 +48,7 @@ pub struct ImageDetail {
     pub repository: Repository,
     /// Its manifest.
     pub digest: Digest,
-    /// The tags that the event is about.
+    /// The tags that the event is about; the first [`limits::TAGS_TOLD`] of them.
     pub tags: Vec<Tag>,
     /// What can be deployed: registry host, repository and digest.
     pub uri: String,
@@ -57,13 +60,28 @@ pub struct ImageDetail {
 }
 
 impl ImageDetail {
+    /// With as many tags as fit into a message.
+    pub(super) fn bounded(mut self) -> Self {
+        self.tags.truncate(limits::TAGS_TOLD);
+        self
+    }
+
     /// `team/app:1.4.2`, or the beginning of the digest without a tag.
     pub fn name(&self) -> String {
         match self.tags.as_slice() {
             [] => format!("{}@sha256:{}", self.repository, self.digest.short()),
-            tags => format!("{}:{}", self.repository, tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(",")),
+            tags => format!("{}:{}", self.repository, listed(tags, ",")),
         }
     }
+}
+
+/// The first tags, and how many there are more: a line that a person reads.
+pub(super) fn listed(tags: &[Tag], between: &str) -> String {
+    let mut names: Vec<String> = tags.iter().take(TAGS_READ).map(ToString::to_string).collect();
+    if tags.len() > TAGS_READ {
+        names.push(format!("and {} more", tags.len() - TAGS_READ));
+    }
+    names.join(between)
 }
 
 /// An upload.

@@ -68,6 +68,18 @@ fn a_message_begins_with_what_to_do_and_fits() {
 }
 
 #[test]
+fn a_thousand_tags_fit_into_a_message() {
+    let mut notice = held(500);
+    let image = notice.image.as_mut().unwrap();
+    image.tags = (0..1_000).map(|n| format!("{n:0>128}").parse().unwrap()).collect();
+    let text = text::of(&notice, "gantry");
+    assert!(text.contains(", and 990 more") && text.len() < 10_000, "{text}");
+    let detail = notice.image.clone().unwrap().bounded();
+    // Six times in one message, which SNS takes up to 262,144 bytes of.
+    assert!(json!(detail).to_string().len() * 6 < 100_000);
+}
+
+#[test]
 fn subjects_are_what_sns_takes() {
     let mut notice = held(0);
     assert_eq!(subject(&notice), "Image Held: team/app:1.4.2");

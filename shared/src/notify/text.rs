@@ -1,5 +1,6 @@
 //! A notice as people read it: what to do first, then what happened, where, and why. At most [`LINES`] lines.
 
+use super::detail::listed;
 use super::{Notice, VerdictDetail};
 use crate::version::VERSION;
 
@@ -26,7 +27,7 @@ pub(super) fn of(notice: &Notice, stack: &str) -> String {
     };
     if let Some(image) = &notice.image {
         fact("image", image.uri.clone());
-        fact("tags", image.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        fact("tags", listed(&image.tags, ", "));
         fact("platforms", image.platforms.join(", "));
     }
     if let Some(upload) = &notice.upload {

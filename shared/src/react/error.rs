@@ -33,6 +33,9 @@ pub enum ReactError {
         /// How often they were put.
         rounds: usize,
     },
+    /// It was pushed, and is not there.
+    #[error("the image was pushed, and ECR does not list it yet")]
+    NotThere,
     /// The time of this delivery is used up.
     #[error("the time of this delivery is used up")]
     OutOfTime,
@@ -46,7 +49,7 @@ impl Disposed for ReactError {
             Self::State(error) => error.disposition(),
             Self::Findings(error) => error.disposition(),
             Self::Notify(error) => error.disposition(),
-            Self::Contended { .. } | Self::OutOfTime => Disposition::Transient,
+            Self::Contended { .. } | Self::NotThere | Self::OutOfTime => Disposition::Transient,
         }
     }
 }
@@ -59,7 +62,7 @@ impl ReactError {
             Self::Registry(error) => error.denied_action().is_some(),
             Self::State(error) => error.denied_call().is_some(),
             Self::Notify(error) => error.denied_call().is_some(),
-            Self::Repository(_) | Self::Contended { .. } | Self::OutOfTime => false,
+            Self::Repository(_) | Self::Contended { .. } | Self::NotThere | Self::OutOfTime => false,
         };
         match self {
             _ if denied => "operator",
@@ -69,6 +72,7 @@ impl ReactError {
             | Self::State(_)
             | Self::Findings(_)
             | Self::Notify(_)
+            | Self::NotThere
             | Self::Contended { .. } => "network",
         }
     }

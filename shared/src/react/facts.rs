@@ -1,6 +1,6 @@
 //! What an image says of itself, kept in its record: so that a later look at its verdict reads nothing but findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,16 @@ impl Facts {
             Parsed::Index(index) => Self::of_index(index),
             Parsed::Image(image) => Self::of_image(image, config),
         }
+    }
+
+    /// Without the children that turned out to be no images: nobody scans them, and an index would wait for them forever.
+    pub(super) fn without(mut self, artifacts: &BTreeSet<Digest>) -> Self {
+        if self.kind == Kind::Index {
+            self.children.retain(|child| !artifacts.contains(&child.digest));
+            self.platforms = self.children.iter().map(|child| child.platform.clone()).collect();
+            self.kind = if self.children.is_empty() { Kind::Artifact } else { Kind::Index };
+        }
+        self
     }
 
     fn of_index(index: &Index) -> Self {

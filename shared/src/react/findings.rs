@@ -5,7 +5,9 @@
 
 use aws_sdk_ecr::Client;
 use aws_sdk_ecr::operation::describe_image_scan_findings::DescribeImageScanFindingsOutput as Page;
-use aws_sdk_ecr::types::{EnhancedImageScanFinding, ImageIdentifier, ImageScanFinding, PackageVulnerabilityDetails};
+use aws_sdk_ecr::types::{
+    EnhancedImageScanFinding, ImageIdentifier, ImageScanFinding, ImageScanFindings, PackageVulnerabilityDetails,
+};
 use serde::{Deserialize, Serialize};
 
 use super::severity::Severity;
@@ -48,6 +50,22 @@ pub enum Fix {
     Unknown,
 }
 
+impl Finding {
+    /// As records, events and messages carry it: texts that are too long are cut.
+    #[must_use]
+    pub fn shortened(&self) -> Self {
+        let cut = |text: &String| text.chars().take(limits::FINDING_CHARS).collect::<String>();
+        Self {
+            id: cut(&self.id),
+            severity: self.severity,
+            package: self.package.as_ref().map(cut),
+            version: self.version.as_ref().map(cut),
+            fixed_in: self.fixed_in.as_ref().map(cut),
+            fix: self.fix,
+        }
+    }
+}
+
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.severity, self.id)?;
@@ -86,12 +104,13 @@ pub enum Scan {
     NoImage,
 }
 
-/// Reads the findings of one image: a request for each thousand of them.
+/// Reads the findings of one image: a request for each thousand of them. `ended` is whether a scan of it was said to have
+/// ended.
 ///
 /// # Errors
 ///
 /// [`CallError`], transient.
-pub async fn read(client: &Client, repository: &Repository, digest: Digest) -> Result<Scan, CallError> {
+pub async fn read(client: &Client, repository: &Repository, digest: Digest, ended: bool) -> Result<Scan, CallError> {
     let image = ImageIdentifier::builder().image_digest(digest.to_string()).build();
     let request = client.describe_image_scan_findings().repository_name(repository.as_str()).image_id(image);
     let mut pages = request.into_paginator().page_size(PAGE).send();
@@ -109,7 +128,7 @@ pub async fn read(client: &Client, repository: &Repository, digest: Digest) -> R
             }
             Err(call) => return Err(call),
         };
-        match unfinished(&page) {
+        match unfinished(&page, ended) {
             None => complete = true,
             Some(scan) => return Ok(scan),
         }
@@ -126,17 +145,26 @@ pub async fn read(client: &Client, repository: &Repository, digest: Digest) -> R
 }
 
 /// What the status says, unless it is that the findings are there.
-fn unfinished(page: &Page) -> Option<Scan> {
+///
+/// Inspector may say `ACTIVE` of an image before it has looked: the answer counts when it has the time of a scan or a
+/// finding, or when an event told of the scan's end.
+fn unfinished(page: &Page, ended: bool) -> Option<Scan> {
     let status = page.image_scan_status();
     let word = status.and_then(|status| status.status()).map_or("unknown", |status| status.as_str()).to_owned();
     let description = status.and_then(|status| status.description()).unwrap_or_default().to_owned();
     match word.as_str() {
-        "COMPLETE" | "ACTIVE" => None,
+        "COMPLETE" => None,
+        "ACTIVE" if ended || page.image_scan_findings().is_some_and(has_looked) => None,
+        "ACTIVE" => Some(Scan::Waiting { status: format!("{word}, and nothing was scanned yet") }),
         "IN_PROGRESS" | "PENDING" => Some(Scan::Waiting { status: word }),
         // FAILED, UNSUPPORTED_IMAGE, IMAGE_SIZE_EXCEEDED, SCAN_ELIGIBILITY_EXPIRED, FINDINGS_UNAVAILABLE,
         // LIMIT_EXCEEDED, IMAGE_ARCHIVED, and whatever ECR comes to say: never taken for clean.
         _ => Some(Scan::Never { status: word, description }),
     }
+}
+
+fn has_looked(found: &ImageScanFindings) -> bool {
+    found.image_scan_completed_at().is_some() || !found.enhanced_findings().is_empty()
 }
 
 fn basic(finding: &ImageScanFinding) -> Finding {
@@ -181,7 +209,34 @@ fn enhanced(finding: &EnhancedImageScanFinding) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ecr::types::{ImageScanStatus, ScanStatus};
+
     use super::*;
+
+    #[test]
+    fn an_active_scan_counts_once_something_was_scanned() {
+        let page = |status: ScanStatus, found: Option<ImageScanFindings>| {
+            let status = ImageScanStatus::builder().status(status).build();
+            Page::builder().image_scan_status(status).set_image_scan_findings(found).build()
+        };
+        let nothing = || ImageScanFindings::builder();
+        let scanned = || nothing().image_scan_completed_at(aws_smithy_types::DateTime::from_secs(1)).build();
+        let found = || nothing().enhanced_findings(EnhancedImageScanFinding::builder().build()).build();
+        for (status, findings, ended, counts) in [
+            (ScanStatus::Active, None, false, false),
+            (ScanStatus::Active, Some(nothing().build()), false, false),
+            (ScanStatus::Active, Some(scanned()), false, true),
+            (ScanStatus::Active, Some(found()), false, true),
+            (ScanStatus::Active, Some(nothing().build()), true, true),
+            (ScanStatus::Pending, None, true, false),
+            (ScanStatus::Complete, Some(nothing().build()), false, true),
+        ] {
+            let what = format!("{status:?} {findings:?} {ended}");
+            let unfinished = unfinished(&page(status, findings), ended);
+            assert_eq!(unfinished.is_none(), counts, "{what}");
+            assert!(matches!(unfinished, None | Some(Scan::Waiting { .. })), "{what}: {unfinished:?}");
+        }
+    }
 
     #[test]
     fn a_finding_says_what_is_wrong_and_what_helps() {

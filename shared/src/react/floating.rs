@@ -15,9 +15,6 @@ use crate::image::{Digest, Tag};
 /// Versions with which a template is tried out: one digit, several, and zeros.
 const SAMPLES: [(u64, u64, u64); 3] = [(1, 2, 3), (10, 20, 30), (0, 0, 0)];
 
-/// Tags of plain releases, which an exclusion filter must leave immutable.
-const PLAIN_RELEASES: [&str; 4] = ["1.2.3", "v1.2.3", "10.20.30", "0.1.0"];
-
 /// `latest`, `latest-{major}`, `latest-{major}.{minor}`: a literal prefix, then parts of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(String);
@@ -51,7 +48,7 @@ pub enum TemplateError {
         /// The filter.
         filter: String,
         /// A release that it matches.
-        tag: &'static str,
+        tag: String,
     },
 }
 
@@ -78,7 +75,7 @@ impl Template {
                     let Some(filter) = covering else {
                         return Err(TemplateError::Immutable { template: text.to_owned(), tag });
                     };
-                    if let Some(tag) = PLAIN_RELEASES.into_iter().find(|release| matches(filter, release)) {
+                    if let Some(tag) = release_that_matches(filter) {
                         let (template, filter) = (text.to_owned(), filter.clone());
                         return Err(TemplateError::TooWide { template, filter, tag });
                     }
@@ -97,6 +94,44 @@ impl Template {
             .replace("{patch}", &version.patch.to_string());
         text.parse().ok()
     }
+}
+
+/// A plain release that a filter of ECR's matches, where `*` stands for any characters; a filter must leave all of them
+/// immutable. Walks the filter and the form of a release, `v`, digits and two dots, side by side.
+fn release_that_matches(filter: &str) -> Option<String> {
+    /// Where in a release `c` leads to: 0 is its beginning, 6 its last number.
+    fn next(place: u8, c: char) -> Option<u8> {
+        match (place, c) {
+            (0, 'v') => Some(1),
+            (0 | 1, '0'..='9') => Some(2),
+            (2 | 4 | 6, '0'..='9') => Some(place),
+            (3 | 5, '0'..='9') | (2 | 4, '.') => Some(place + 1),
+            _ => None,
+        }
+    }
+    let filter: Vec<char> = filter.chars().collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut open = std::collections::VecDeque::from([(0, 0, String::new())]);
+    while let Some((at, place, text)) = open.pop_front() {
+        if !seen.insert((at, place)) {
+            continue;
+        }
+        let mut go = |at: usize, c: char| {
+            open.extend(next(place, c).map(|place| (at, place, format!("{text}{c}"))));
+        };
+        match filter.get(at) {
+            None if place == 6 => return Some(text),
+            None => {}
+            Some('*') => {
+                for c in ['v', '1', '.'] {
+                    go(at, c);
+                }
+                open.push_front((at + 1, place, text));
+            }
+            Some(c) => go(at + 1, *c),
+        }
+    }
+    None
 }
 
 /// The release that `tag` names: semver, a leading `v` allowed; `None` for a prerelease and for anything else.
@@ -187,8 +222,11 @@ mod tests {
             ("latest", Mutability::Immutable, "no exclusion filter of the tag mutability covers latest"),
             ("stable-{major}", except(&["latest*"]), "covers stable-1"),
             ("latest-{major}", except(&["latest-1"]), "covers latest-10"),
-            ("v{major}", except(&["v*"]), "would let plain releases such as v1.2.3 move"),
-            ("latest", except(&["*"]), "would let plain releases such as 1.2.3 move"),
+            ("v{major}", except(&["v*"]), "would let plain releases such as v1.1.1 move"),
+            ("latest", except(&["*"]), "would let plain releases such as 1.1.1 move"),
+            ("2-latest", except(&["2*"]), "would let plain releases such as 2.1.1 move"),
+            ("7-latest", except(&["7*t"]), ""),
+            ("v3.1-latest", except(&["v3.1*"]), "would let plain releases such as v3.1"),
         ] {
             match Template::parse(template, &mutability) {
                 Ok(_) => assert_eq!(refusal, "", "{template} with {mutability:?}"),

@@ -11,11 +11,11 @@ use super::{Facts, ReactError};
 use crate::limits;
 use crate::state::ImageRecord;
 
-/// Whether the record's verdict already knows what an event of `scanned_at` tells, under the policy in force. Without
-/// such a time, a verdict that is not a pass is always made anew: time itself may have changed it.
+/// Whether the record's verdict already knows what an event of `scanned_at` tells, under the policy in force `now`.
+/// Without such a time, a verdict that is not a pass is always made anew: time itself may have changed it.
 pub(super) fn is_current(record: &ImageRecord, policy: &Loaded, scanned_at: Option<Timestamp>, now: Timestamp) -> bool {
     let Some(verdict) = &record.verdict else { return false };
-    if is_outdated(record, verdict, policy, now) {
+    if verdict.policy != policy.policy.version || rests_on_an_end(verdict, policy, now) {
         return false;
     }
     match scanned_at {
@@ -26,11 +26,10 @@ pub(super) fn is_current(record: &ImageRecord, policy: &Loaded, scanned_at: Opti
     }
 }
 
-/// Whether a verdict was made under another policy, or with an exception that has ended since.
-pub(super) fn is_outdated(record: &ImageRecord, verdict: &Verdict, policy: &Loaded, now: Timestamp) -> bool {
-    let today = now.to_zoned_datetime(TimeZone::UTC).date();
-    verdict.policy != policy.policy.version
-        || !policy.policy.still_excepts(&record.repository, &verdict.excepted, today)
+/// Whether an exception that the verdict used has ended since.
+pub(super) fn rests_on_an_end(verdict: &Verdict, policy: &Loaded, now: Timestamp) -> bool {
+    let day = |at: Timestamp| at.to_zoned_datetime(TimeZone::UTC).date();
+    policy.policy.has_ended(&verdict.excepted, day(verdict.read_at), day(now))
 }
 
 impl Reactor {
@@ -43,7 +42,7 @@ impl Reactor {
         let record = &subject.record;
         let Some(facts) = &record.facts else { return Ok(None) };
         let read_at = (self.now)();
-        let scan = findings::read(&self.ecr, &record.repository, record.digest).await?;
+        let scan = findings::read(&self.ecr, &record.repository, record.digest, record.scan_ended).await?;
         let mut judgement = judge(record, facts, &scan, policy, read_at);
         if let (None, Scan::Waiting { status }) = (judgement.outcome, &scan)
             && self.waited_long_enough(record, read_at)
@@ -52,10 +51,11 @@ impl Reactor {
             judgement.reason = self.silence(subject, status).await?;
             judgement.allows_release = policy.policy.rules(&record.repository).allow(judgement.outcome);
         }
-        Ok(Verdict::new(judgement, &policy.policy.version, read_at))
+        Ok(Verdict::new(judgement, policy, read_at))
     }
 
-    /// The worst of an index's children, as their records have it.
+    /// The worst of an index's children, as their records have it; what another policy said of one counts for nothing,
+    /// and whoever judges it by this one looks here again.
     pub(super) async fn verdict_of_index(
         &self,
         record: &ImageRecord,
@@ -67,20 +67,11 @@ impl Reactor {
         for child in &facts.children {
             let known = self.records.find(&record.repository, child.digest).await?;
             let verdict = known.and_then(|known| known.verdict);
+            let verdict = verdict.filter(|verdict| verdict.policy == policy.policy.version);
             children.push((child.platform.clone(), child.digest, verdict));
         }
-        let folded = Verdict::fold(&children, read_at);
-        // Nothing changed: the record keeps its reading.
-        let is_same = |folded: &Verdict| {
-            record.verdict.as_ref().is_some_and(|known| {
-                (known.outcome, known.allows_release, &known.reason, &known.policy, &known.counts)
-                    == (folded.outcome, folded.allows_release, &folded.reason, &folded.policy, &folded.counts)
-            })
-        };
-        let policy = &policy.policy.version;
-        Ok(folded.filter(|folded| !is_same(folded)).inspect(|folded| {
-            tracing::debug!(image.digest = %record.digest, outcome = folded.outcome.as_str(), policy, "folded");
-        }))
+        // Written also when nothing changed: so that a fold that began earlier and ends later does not stand.
+        Ok(Verdict::fold(&children, read_at))
     }
 
     fn waited_long_enough(&self, record: &ImageRecord, now: Timestamp) -> bool {

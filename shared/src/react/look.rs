@@ -47,12 +47,14 @@ pub struct Look {
     pub verify: bool,
     /// When its scan is said to have changed; findings that were read well after that are not read again.
     pub scanned_at: Option<Timestamp>,
+    /// Whether a scan of it is said to have ended.
+    pub scan_ended: bool,
 }
 
 impl Look {
     /// A look at an image whose verification and verdict are made only where they are missing or old.
     pub fn at(repository: Repository, digest: Digest) -> Self {
-        Self { repository, digest: Some(digest), tag: None, verify: false, scanned_at: None }
+        Self { repository, digest: Some(digest), tag: None, verify: false, scanned_at: None, scan_ended: false }
     }
 }
 
@@ -61,9 +63,9 @@ impl Look {
 pub enum Looked {
     /// Where the image stands.
     At(Standing),
-    /// The repository is not ours, or gone.
+    /// The repository is not ours.
     NotOurs,
-    /// The image is gone.
+    /// The image is not there, or its repository is not.
     Gone,
 }
 
@@ -129,7 +131,7 @@ impl Reactor {
     ///
     /// [`ReactError`], transient.
     pub async fn policy(&self) -> Result<Loaded, ReactError> {
-        let loaded = self.policies.load().await?;
+        let loaded = self.policies.load((self.now)()).await?;
         self.tell_of_policy(&loaded).await?;
         Ok(loaded)
     }
@@ -149,7 +151,11 @@ impl Reactor {
             let repository = &look.repository;
             let settings = match self.repositories.find(repository).await {
                 Ok(Some(settings)) => settings,
-                Ok(None) | Err(RepositoryError::NotOurs { .. }) => return Ok(Looked::NotOurs),
+                Ok(None) => {
+                    self.note_gone(look).await?;
+                    return Ok(Looked::Gone);
+                }
+                Err(RepositoryError::NotOurs { .. }) => return Ok(Looked::NotOurs),
                 Err(error) => return Err(error.into()),
             };
             let listed = self.repositories.image(repository, look.digest, look.tag.as_ref()).await?;
@@ -161,13 +167,17 @@ impl Reactor {
             let record = self.records.update(repository, listed.digest, |record| {
                 record.pushed_at = record.pushed_at.or(pushed_at);
                 record.gone_since = None;
+                record.scan_ended |= look.scan_ended;
             });
             let mut subject = Subject { settings: &settings, listed: &listed, record: record.await? };
+            let newer = self.newer_policy(&subject.record, policy).await?;
+            let policy = newer.as_ref().unwrap_or(policy);
 
             self.verified(&mut subject, look.verify).await?;
             self.judged(&mut subject, policy, look.scanned_at).await?;
             let standing = self.released(&mut subject).await?;
-            self.tagged(&mut subject, &standing).await?;
+            // A tag that cannot be set keeps no receipt open and nobody from hearing; the look is taken again for it.
+            let tagged = self.tagged(&mut subject, &standing).await;
             self.write_receipts(&subject, &standing).await?;
             self.tell_of(&mut subject, &standing).await?;
 
@@ -178,8 +188,18 @@ impl Reactor {
                     self.look_deep(&parent, policy, depth + 1).await?;
                 }
             }
+            tagged?;
             Ok(Looked::At(standing))
         })
+    }
+
+    /// The policy in force now, if the image's verdict is by another one that was read after `known`.
+    async fn newer_policy(&self, record: &ImageRecord, known: &Loaded) -> Result<Option<Loaded>, ReactError> {
+        let is_newer = record
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.policy != known.policy.version && verdict.policy_read_at > known.read_at);
+        if is_newer { self.policy().await.map(Some) } else { Ok(None) }
     }
 
     /// Makes the record of an image that is gone say so, if there is one: sweeps need not look at it any more.
@@ -209,7 +229,10 @@ impl Reactor {
                 tracing::warn!(ecr.repository = %repository, image.digest = %digest, check, "verification failed");
             }
             let write = self.records.update(&repository, digest, |record| {
-                record.verification = Some(verification.clone());
+                // What was read back later stands.
+                if record.verification.as_ref().is_none_or(|known| known.at <= verification.at) {
+                    record.verification = Some(verification.clone());
+                }
                 record.facts = facts.clone().or(record.facts.take());
             });
             subject.record = write.await?;

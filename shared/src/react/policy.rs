@@ -186,16 +186,13 @@ impl Policy {
         &self.exceptions
     }
 
-    /// Whether every finding that exceptions took out of a verdict is still one that they take out.
-    pub fn still_excepts(&self, repository: &Repository, excepted: &BTreeSet<String>, today: Date) -> bool {
-        let holds = |id: &String| {
-            self.exceptions.iter().any(|exception| {
-                exception.id.eq_ignore_ascii_case(id)
-                    && exception.expires >= today
-                    && exception.matcher.matches(repository.as_str())
-            })
-        };
-        excepted.iter().all(holds)
+    /// Whether an exception from one of these findings held on the day `then`, and holds no more `today`.
+    pub fn has_ended(&self, excepted: &BTreeSet<String>, then: Date, today: Date) -> bool {
+        self.exceptions.iter().any(|exception| {
+            exception.expires >= then
+                && exception.expires < today
+                && excepted.iter().any(|id| exception.id.eq_ignore_ascii_case(id))
+        })
     }
 
     /// Exceptions whose last day is within [`EXPIRY_NOTICE_DAYS`] of `today`, or over.

@@ -118,11 +118,13 @@ pub fn standing(record: &ImageRecord, terms: Terms<'_>) -> Standing {
 fn fix(record: &ImageRecord, kind: HoldKind, state_bucket: &str) -> String {
     let first = match kind {
         HoldKind::Inconclusive => "Have it scanned, or accept it without: inconclusive = \"pass\"",
-        HoldKind::Policy | HoldKind::Verification => "Fix it and push a new image, or accept it: an [[exception]]",
+        HoldKind::Policy | HoldKind::Verification => {
+            "Fix it and push a new image, or accept it: an [[exception]] for a finding, another limit for the rest"
+        }
     };
     let by_hand = key_by_hand(&record.repository, record.digest);
     format!(
-        "{first} in s3://{state_bucket}/policy.toml.\nOr release this image as it is: echo REASON | aws s3 cp - \
+        "{first}, in s3://{state_bucket}/policy.toml.\nOr release this image as it is: echo REASON | aws s3 cp - \
          s3://{state_bucket}/{by_hand}"
     )
 }
@@ -213,6 +215,7 @@ mod tests {
             allows_release: outcome == Outcome::Pass,
             reason: "why".into(),
             policy: "default".into(),
+            policy_read_at: at,
             read_at: at,
             since: at,
             before: None,

@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::facts::Kind;
+use super::judge::rests_on_an_end;
 use super::look::{Look, Reactor};
 use super::policy::Loaded;
-use super::{ReactError, judge, release};
+use super::{ReactError, release};
 use crate::config::ReleaseGate;
 use crate::disposition::chain;
-use crate::state::ImageRecord;
+use crate::image::{Digest, Repository};
+use crate::limits;
+use crate::state::{ImageRecord, StateError};
 
 /// Where a sweep that had no time left goes on.
 const CURSOR: &str = "sweep.json";
@@ -54,6 +57,7 @@ impl Reactor {
     /// [`ReactError`], when records cannot be listed or read; a look that fails is counted, and does not end the sweep.
     pub async fn sweep(&self, sweep: Sweep, policy: &Loaded, deadline: Instant) -> Result<Swept, ReactError> {
         let mut swept = Swept::default();
+        let mut newest: Option<Loaded> = None;
         let mut after = match sweep {
             Sweep::Everything => self.state.read::<Cursor>(CURSOR, WANTED).await?.and_then(|read| read.value.after),
             Sweep::Policy => None,
@@ -70,15 +74,15 @@ impl Reactor {
                     break;
                 }
                 swept.records += 1;
-                if let Some(record) = self.records.find(&repository, digest).await?
-                    && self.is_due(&record, sweep, policy)
-                {
-                    swept.looked += 1;
-                    if let Err(error) = self.look(&Look::at(repository.clone(), digest), policy).await {
-                        swept.failed += 1;
-                        let error = chain(&error);
-                        tracing::error!(ecr.repository = %repository, image.digest = %digest, error, "a look failed");
-                    }
+                let read_at = newest.as_ref().unwrap_or(policy).read_at;
+                if (self.now)().duration_since(read_at).unsigned_abs() > limits::POLICY_AGE {
+                    newest = Some(self.policy().await?);
+                }
+                let policy = newest.as_ref().unwrap_or(policy);
+                if let Err(error) = self.sweep_one(&repository, digest, sweep, policy, &mut swept).await? {
+                    swept.failed += 1;
+                    let error = chain(&error);
+                    tracing::error!(ecr.repository = %repository, image.digest = %digest, error, "a look failed");
                 }
                 after = Some(key);
             }
@@ -92,18 +96,41 @@ impl Reactor {
         Ok(swept)
     }
 
+    /// Looks at one image if something is left to do for it. What is wrong with one, its record that does not read for
+    /// one, is given apart from what ends the sweep.
+    async fn sweep_one(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        sweep: Sweep,
+        policy: &Loaded,
+        swept: &mut Swept,
+    ) -> Result<Result<(), ReactError>, ReactError> {
+        match self.records.find(repository, digest).await {
+            Ok(Some(record)) if self.is_due(&record, sweep, policy) => {
+                swept.looked += 1;
+                Ok(self.look(&Look::at(repository.clone(), digest), policy).await.map(|_| ()))
+            }
+            Ok(_) => Ok(Ok(())),
+            Err(error @ StateError::Unreadable { .. }) => Ok(Err(error.into())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn is_due(&self, record: &ImageRecord, sweep: Sweep, policy: &Loaded) -> bool {
-        if record.gone_since.is_some() {
+        let now = (self.now)();
+        if record.gone_since.is_some_and(|since| now.duration_since(since).unsigned_abs() > limits::GONE) {
             return false;
         }
-        let now = (self.now)();
         let is_judged = record.facts.as_ref().is_some_and(|facts| facts.kind != Kind::Artifact);
-        let verdict = record.verdict.as_ref().filter(|_| is_judged);
-        let is_outdated = verdict.is_some_and(|verdict| judge::is_outdated(record, verdict, policy, now));
+        let is_other_policy = is_judged
+            && record.verdict.as_ref().is_some_and(|verdict| {
+                verdict.policy != policy.policy.version || rests_on_an_end(verdict, policy, now)
+            });
         match sweep {
-            Sweep::Policy => is_outdated || (is_judged && self.is_open(record)),
+            Sweep::Policy => is_other_policy || (is_judged && self.is_open(record)),
             Sweep::Everything => {
-                is_outdated
+                is_other_policy
                     || record.has_stale_claim(now)
                     || self.is_overdue(record, now)
                     || (is_judged && self.is_open(record) && self.is_old(record, now))

@@ -78,7 +78,11 @@ impl Reactor {
     /// Puts every floating tag that this image's releases make where it belongs, until nothing is left to put.
     async fn float(&self, subject: &Subject<'_>) -> Result<(), ReactError> {
         let repository = &subject.record.repository;
-        for _ in 0..limits::TAGGING_ROUNDS {
+        for round in 0..limits::TAGGING_ROUNDS {
+            if round > 1 {
+                // Others are at it, or the list does not show yet what was put.
+                tokio::time::sleep(limits::BACKOFF_FIRST * u32::try_from(round).unwrap_or(1)).await;
+            }
             let tags = Tags::new(self.repositories.tags(repository).await?);
             let moves = self.moves(subject, &tags).await?;
             if moves.is_empty() {
@@ -102,8 +106,12 @@ impl Reactor {
             // The highest that is released, wherever it stands now.
             let mut wanted = None;
             for (version, digest) in tags.candidates(&tag, template) {
+                // Where the highest may not go, no lower one may.
+                if !tags.may_move(&tag, template, version, digest) {
+                    break;
+                }
                 if self.is_released(subject, digest).await? {
-                    wanted = Some(digest).filter(|digest| tags.may_move(&tag, template, version, *digest));
+                    wanted = Some(digest);
                     break;
                 }
             }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::ReactError;
 use super::look::{Reactor, Subject};
 use super::policy::{self, Exception, Loaded};
-use super::release::Standing;
+use super::release::{HoldKind, Standing};
 use super::tagging::is_ours;
 use super::verdict::{Outcome, Verdict};
 use crate::config::ReleaseGate;
@@ -27,16 +27,14 @@ impl Reactor {
     /// has changed since. Of an image that nobody tagged or uploaded nobody waits to hear.
     pub(super) async fn tell_of(&self, subject: &mut Subject<'_>, standing: &Standing) -> Result<(), ReactError> {
         let notices = self.notices(subject, standing);
-        if subject.record.has_stale_claim((self.now)()) {
-            let (current, now) = (notices.iter().map(|notice| notice.fact.clone()).collect::<Vec<_>>(), (self.now)());
-            let drop = |record: &mut ImageRecord| record.drop_stale_claims(&current, now);
-            subject.record = self.records.update(&subject.record.repository, subject.record.digest, drop).await?;
-        }
+        let open: Vec<String> = notices.iter().map(|notice| notice.fact.clone()).collect();
         for notice in notices {
             let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
             let (fact, now) = (notice.fact.clone(), (self.now)());
             let mut is_mine = false;
-            let claim = self.records.update(&repository, digest, |record| is_mine = record.claim(&fact, now));
+            let claim = self.records.update(&repository, digest, |record| {
+                is_mine = !is_overtaken(&notice, record) && record.claim(&fact, now);
+            });
             subject.record = claim.await?;
             if !is_mine {
                 continue;
@@ -54,6 +52,13 @@ impl Reactor {
             let settled = settle.await;
             told?;
             subject.record = settled?;
+        }
+        // Otherwise every sweep would look here again, for what nobody will ever tell.
+        let now = (self.now)();
+        if subject.record.has_stale_claim(now) {
+            let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
+            let forget = self.records.update(&repository, digest, |record| record.forget_stale_claims(&open, now));
+            subject.record = forget.await?;
         }
         Ok(())
     }
@@ -90,16 +95,19 @@ impl Reactor {
     fn changed_verdict(&self, subject: &Subject<'_>) -> Option<Notice> {
         let record = &subject.record;
         let (released, verdict) = (record.released.as_ref()?, record.verdict.as_ref()?);
-        let is_news = match self.config.gate {
-            ReleaseGate::None => verdict.before.is_some() || verdict.outcome == Outcome::Fail,
-            ReleaseGate::Scan => verdict.since > released.at,
-        };
+        // A first verdict that is good, or that never came, is no change.
+        let is_change = verdict.before.is_some() || verdict.outcome == Outcome::Fail;
+        let is_news = is_change
+            && match self.config.gate {
+                ReleaseGate::None => true,
+                ReleaseGate::Scan => verdict.since > released.at,
+            };
         if !is_news {
             return None;
         }
         let Verdict { outcome, since, .. } = verdict;
         let (headline, fix) = match outcome {
-            Outcome::Pass => ("is within the policy again", "Nothing to do."),
+            Outcome::Pass => ("is within the policy now", "Nothing to do."),
             Outcome::Inconclusive => ("is released, and can no longer be judged", "See why its scan gives no answer."),
             Outcome::Fail => (
                 "is released, and is against the policy now",
@@ -175,6 +183,12 @@ impl Reactor {
     }
 }
 
+/// Whether somebody released the image since this was found out: people would hear last that it is held.
+fn is_overtaken(notice: &Notice, record: &ImageRecord) -> bool {
+    let by_verdict = || notice.reason.as_ref().is_some_and(|reason| reason.kind != HoldKind::Verification.as_str());
+    notice.detail_type == DetailType::ImageHeld && record.released.is_some() && by_verdict()
+}
+
 /// A fact's name over all images.
 fn fact(record: &ImageRecord, what: &str) -> String {
     format!("{}@{}:{what}", record.repository, record.digest)
@@ -236,10 +250,11 @@ fn of_policy(fact: String, kind: &str, headline: &str, text: &str, fix: String) 
 }
 
 fn ending(exception: &Exception, days_left: i32, bucket: &str) -> Notice {
-    let Exception { id, repository, reason, owner, expires, .. } = exception;
+    let Exception { id, repository, package, reason, owner, expires, .. } = exception;
+    let package = package.as_deref().map(|package| format!(" ({package})")).unwrap_or_default();
     let (kind, when) = if days_left < 0 { ("expired", "expired") } else { ("expiring", "expires") };
     let fix = format!("{owner}: repair it, or give it a new day in s3://{bucket}/{}.", policy::KEY);
-    let text = format!("{id} in {repository}: {reason}");
-    let headline = format!("The exception for {id} in {repository} {when} on {expires}");
-    of_policy(format!("exception:{kind}:{id}:{repository}:{expires}"), kind, &headline, &text, fix)
+    let text = format!("{id}{package} in {repository}: {reason}");
+    let headline = format!("The exception for {id}{package} in {repository} {when} on {expires}");
+    of_policy(format!("exception:{kind}:{id}{package}:{repository}:{expires}"), kind, &headline, &text, fix)
 }

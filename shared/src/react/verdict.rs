@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::findings::Finding;
-use super::policy::Judgement;
+use super::policy::{Judgement, Loaded};
 use super::severity::Severity;
 use crate::image::Digest;
 use crate::limits;
@@ -48,6 +48,9 @@ pub struct Verdict {
     pub reason: String,
     /// The policy's version.
     pub policy: String,
+    /// When that policy was read: the verdict of an older one never stands over that of a newer one.
+    #[serde(default)]
+    pub policy_read_at: Timestamp,
     /// When the findings were read; a later reading is never overwritten by an earlier one.
     pub read_at: Timestamp,
     /// Since when the outcome is this one.
@@ -68,12 +71,21 @@ pub struct Verdict {
 
 impl Verdict {
     /// The verdict that `judgement` amounts to; `None` while the scan is awaited.
-    pub fn new(judgement: Judgement, policy: &str, read_at: Timestamp) -> Option<Self> {
+    pub fn new(judgement: Judgement, policy: &Loaded, read_at: Timestamp) -> Option<Self> {
         let Judgement { outcome, allows_release, reason, counts, top, excepted } = judgement;
-        let policy = policy.to_owned();
-        let outcome = outcome?;
-        let (since, before) = (read_at, None);
-        Some(Self { outcome, allows_release, reason, policy, read_at, since, before, counts, top, excepted })
+        Some(Self {
+            outcome: outcome?,
+            allows_release,
+            reason,
+            policy: policy.policy.version.clone(),
+            policy_read_at: policy.read_at,
+            read_at,
+            since: read_at,
+            before: None,
+            counts,
+            top,
+            excepted,
+        })
     }
 
     /// The worst of an index's children: `None` while one that could still change the answer has none. A child that
@@ -105,6 +117,8 @@ impl Verdict {
             allows_release: known().all(|(_, verdict)| verdict.allows_release),
             reason,
             policy: worst.policy.clone(),
+            // Which is the newer of two is known of each child already.
+            policy_read_at: read_at,
             read_at,
             since: read_at,
             before: None,
@@ -114,17 +128,21 @@ impl Verdict {
         })
     }
 
-    /// This verdict after `earlier`: `None` when `earlier` was read later and stands; the outcome's age is kept while
-    /// it stays the same.
+    /// This verdict after `earlier`: `None` when `earlier` was read later, or is by a policy that was read later, and
+    /// stands; the outcome's age is kept while it stays the same.
     pub fn after(self, earlier: Option<&Self>) -> Option<Self> {
         match earlier {
             None => Some(self),
-            Some(earlier) if earlier.read_at > self.read_at => None,
+            Some(earlier) if earlier.read_at > self.read_at || earlier.is_of_newer_policy(&self) => None,
             Some(earlier) if earlier.outcome == self.outcome => {
                 Some(Self { since: earlier.since, before: earlier.before, ..self })
             }
             Some(earlier) => Some(Self { before: Some(earlier.outcome), ..self }),
         }
+    }
+
+    fn is_of_newer_policy(&self, other: &Self) -> bool {
+        self.policy != other.policy && self.policy_read_at > other.policy_read_at
     }
 
     /// The worst level among the findings that count.
@@ -147,6 +165,7 @@ mod tests {
             allows_release: outcome == Outcome::Pass,
             reason: if outcome == Outcome::Pass { String::new() } else { "why".into() },
             policy: "default".into(),
+            policy_read_at: at(0),
             read_at: at(second),
             since: at(second),
             before: None,
@@ -195,5 +214,19 @@ mod tests {
         let changed = verdict(Pass, 7).after(Some(&earlier)).unwrap();
         assert_eq!((changed.since, changed.before), (at(7), Some(Fail)));
         assert_eq!(verdict(Pass, 7).after(None).unwrap().since, at(7));
+    }
+
+    #[test]
+    fn a_policy_that_was_read_later_stands() {
+        use Outcome::{Fail, Pass};
+        let by = |outcome, second, policy: &str, policy_second| Verdict {
+            policy: policy.into(),
+            policy_read_at: at(policy_second),
+            ..verdict(outcome, second)
+        };
+        let strict = by(Fail, 5, "strict", 4);
+        assert_eq!(by(Pass, 6, "lax", 1).after(Some(&strict)), None, "a long sweep under the policy before it");
+        assert!(by(Pass, 6, "lax", 5).after(Some(&strict)).is_some(), "the file was put back");
+        assert!(by(Pass, 6, "strict", 1).after(Some(&strict)).is_some(), "the same policy, other findings");
     }
 }

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{self, Facts};
+use super::facts::{self, Facts, Kind};
 use crate::ecr::{Registry, RegistryError};
 use crate::image::manifest::{ImageConfig, ImageManifest, Parsed};
 use crate::image::{Descriptor, Digest, Manifest, Repository};
@@ -72,6 +72,7 @@ pub async fn verify(
     let mut open = vec![digest];
     let mut root = None;
     let mut largest_bytes = 0;
+    let mut artifacts: BTreeSet<Digest> = BTreeSet::new();
     while let Some(next) = open.pop() {
         if !seen.insert(next) || seen.len() > limits::MANIFESTS {
             continue;
@@ -85,9 +86,15 @@ pub async fn verify(
             root = Some(facts);
         } else {
             largest_bytes = largest_bytes.max(facts.size_bytes);
+            if facts.kind == Kind::Artifact {
+                artifacts.insert(next);
+            }
         }
     }
-    let facts = root.map(|facts| Facts { size_bytes: facts.size_bytes.max(largest_bytes), ..facts });
+    let facts = root.map(|facts| {
+        let size_bytes = facts.size_bytes.max(largest_bytes);
+        Facts { size_bytes, ..facts }.without(&artifacts)
+    });
     let (manifests, blobs, failures) = checks.finish().await?;
     let verification = Verification { passed: failures.is_empty(), at, manifests, blobs, failures };
     Ok(Verified { verification, facts })

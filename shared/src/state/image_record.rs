@@ -19,8 +19,9 @@ const UPLOADS: usize = 100;
 /// Indexes remembered that name one image: as many as a year of nightly builds on one base could make.
 const PARENTS: usize = 400;
 
-/// Facts remembered as told, the newest: one for each tag and upload, so more than anybody waits for.
-const TOLD: usize = 400;
+/// Facts remembered as told, the newest: one for each of the 1,000 tags that ECR lets an image have, and one for each
+/// upload; with fewer, looks at such an image would tell the same again and again.
+const TOLD: usize = 1_000 + UPLOADS + 100;
 
 /// Where all records are.
 const FOLDER: &str = "images/";
@@ -53,6 +54,9 @@ pub struct ImageRecord {
     /// Since when it is not there any more; set by the look that found so, and taken back by one that finds it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_since: Option<Timestamp>,
+    /// Whether an event told that it was scanned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scan_ended: bool,
     /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
@@ -137,6 +141,7 @@ impl ImageRecord {
             parents: Vec::new(),
             pushed_at: None,
             gone_since: None,
+            scan_ended: false,
             facts: None,
             verification: None,
             verdict: None,
@@ -148,6 +153,8 @@ impl ImageRecord {
     /// Notes that `upload` wants this image under `tags`; what is known already is kept.
     pub fn want(&mut self, config: Option<Digest>, tags: &[Tag], revision: Option<&str>, upload: &UploadRecord) {
         self.config = self.config.or(config);
+        // It is about to be there again.
+        self.gone_since = None;
         self.revision = revision.map(str::to_owned).or(self.revision.take());
         self.uploads.retain(|known| known != upload);
         self.uploads.insert(0, upload.clone());
@@ -169,19 +176,20 @@ impl ImageRecord {
         claim(&mut self.told, fact, now)
     }
 
-    /// Gives up claims of the dead on facts that are not among `current` any more: nobody will tell them.
-    pub fn drop_stale_claims(&mut self, current: &[String], now: Timestamp) {
-        self.told.retain(|fact, told| told.done || !is_stale(*told, now) || current.contains(fact));
+    /// Forgets claims of facts that nobody has reason to tell any more, whose claimers died; `open` are those that are
+    /// told yet.
+    pub fn forget_stale_claims(&mut self, open: &[String], now: Timestamp) {
+        self.told.retain(|fact, told| told.done || !is_stale(told, now) || open.contains(fact));
     }
 
     /// Whether something is left to tell by somebody who claimed it and died.
     pub fn has_stale_claim(&self, now: Timestamp) -> bool {
-        self.told.values().any(|told| !told.done && is_stale(*told, now))
+        self.told.values().any(|told| !told.done && is_stale(told, now))
     }
 }
 
-/// Whether whoever claimed it would have told it by now.
-fn is_stale(told: Told, now: Timestamp) -> bool {
+/// Whether a claim is older than telling takes.
+fn is_stale(told: &Told, now: Timestamp) -> bool {
     now.duration_since(told.claimed_at).unsigned_abs() > limits::CLAIM
 }
 
@@ -191,7 +199,7 @@ pub fn claim(told: &mut BTreeMap<String, Told>, fact: &str, now: Timestamp) -> b
         None => true,
         Some(known) if known.done => false,
         // Whoever claimed it has died on the way.
-        Some(known) => is_stale(*known, now),
+        Some(known) => is_stale(known, now),
     };
     if is_free {
         told.insert(fact.to_owned(), Told { claimed_at: now, done: false });
@@ -287,25 +295,21 @@ mod tests {
         assert!(record.claim("released:1.0", at(130)), "they died");
         record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true });
         assert!(!record.claim("released:1.0", at(9_999)), "it was told");
-
-        assert!(record.claim("held:policy", at(9_999)));
-        record.drop_stale_claims(&[], at(10_000));
-        assert!(record.told.contains_key("held:policy"), "somebody is about to tell it");
-        record.drop_stale_claims(&["held:policy".to_owned()], at(20_000));
-        assert!(record.has_stale_claim(at(20_000)), "it is still true, so the next look tells it");
-        record.drop_stale_claims(&[], at(20_000));
-        assert_eq!(record.told.keys().collect::<Vec<_>>(), ["released:1.0"]);
+        record.forget_stale_claims(&["released:1.1".into()], at(9_999));
+        assert!(record.has_stale_claim(at(9_999)), "it is told yet");
+        record.forget_stale_claims(&[], at(9_999));
+        assert!(!record.has_stale_claim(at(9_999)) && record.told.len() == 1, "what was told stays");
     }
 
     #[test]
     fn lists_are_bounded_and_the_newest_stay() {
         let mut record = record();
-        for second in 0..500 {
+        for second in 0..2_000 {
             assert!(record.claim(&format!("fact {second}"), at(second)));
             record.named_by(Digest::of(&second.to_be_bytes()));
         }
         assert_eq!((record.told.len(), record.parents.len()), (TOLD, PARENTS));
-        assert!(record.told.contains_key("fact 499") && !record.told.contains_key("fact 0"));
-        assert_eq!(record.parents[0], Digest::of(&499_i64.to_be_bytes()));
+        assert!(record.told.contains_key("fact 1999") && !record.told.contains_key("fact 0"));
+        assert_eq!(record.parents[0], Digest::of(&1_999_i64.to_be_bytes()));
     }
 }

@@ -98,7 +98,7 @@ impl Policy {
     /// [`PolicyError`], with the line.
     pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
         if bytes.len() > limits::POLICY_BYTES {
-            let reason = format!("the file has {} bytes, and at most {} are read", bytes.len(), limits::POLICY_BYTES);
+            let reason = format!("the file has more than {} bytes, and at most so many are read", limits::POLICY_BYTES);
             return Err(PolicyError { line: 1, reason });
         }
         let text = std::str::from_utf8(bytes).map_err(|error| PolicyError {

@@ -46,8 +46,8 @@ impl Policy {
         let broken = rules.broken_by(subject);
         let mut judgement = match scan {
             Scan::Done(findings) => self.judge_findings(&rules, subject.repository, findings, today),
-            Scan::Waiting { .. } => Judgement::empty(None, String::new()),
-            Scan::NoImage => Judgement::empty(Some(Outcome::Inconclusive), "the image is gone".to_owned()),
+            // Of an image that is there, ECR may not know it here yet.
+            Scan::Waiting { .. } | Scan::NoImage => Judgement::empty(None, String::new()),
             Scan::Never { status, description } => {
                 let said = if description.is_empty() { String::new() } else { format!(": {description}") };
                 Judgement::empty(Some(Outcome::Inconclusive), format!("the scan ended as {status}{said}"))
@@ -87,7 +87,7 @@ impl Policy {
         let allowed = rules.max_severity;
         let too_bad = counted.iter().filter(|(level, _)| allowed.is_exceeded_by(*level)).count();
         if too_bad > 0 {
-            let worst = counted.first().map(|(_, finding)| finding.to_string()).unwrap_or_default();
+            let worst = counted.first().map(|(_, finding)| finding.shortened().to_string()).unwrap_or_default();
             let more = if too_bad > 1 { format!(" and {} more", too_bad - 1) } else { String::new() };
             reasons.push(format!("{worst}{more}; {allowed}"));
         }
@@ -98,7 +98,7 @@ impl Policy {
             }
         }
         let outcome = if reasons.is_empty() { Outcome::Pass } else { Outcome::Fail };
-        let top = counted.iter().take(limits::TOP_FINDINGS).map(|(_, finding)| (*finding).clone()).collect();
+        let top = counted.iter().take(limits::TOP_FINDINGS).map(|(_, finding)| finding.shortened()).collect();
         Judgement { counts, top, excepted, ..Judgement::empty(Some(outcome), reasons.join("; ")) }
     }
 }
