@@ -80,6 +80,55 @@ async fn children_indexes_and_scans_end_the_same_in_every_order() {
     }
 }
 
+/// A policy that is new has judged one child and not the other: the index waits for both.
+#[tokio::test]
+async fn an_index_is_released_by_one_policy() {
+    let setup = Setup {
+        parameters: [("ReleaseGate".to_owned(), "scan".to_owned())].into(),
+        unpolled: true,
+        ..Setup::default()
+    };
+    let pipeline = Pipeline::with(PROGRAM, setup).await;
+    pipeline.findings(&json!([{"repository": "*"}]));
+    pipeline.adopt("team/app");
+    let pusher = Pusher::new(&pipeline).await;
+    let amd = pusher.image("team/app", None, 1, &json!({})).await;
+    let arm = pusher.image("team/app", None, 2, &json!({})).await;
+    let index = pusher.index("team/app", "1.0.0", &[on(&amd, "amd64"), on(&arm, "arm64")]).await;
+    let arm_scanned = scanned("team/app", &arm);
+    for (function, event) in [scanned("team/app", &amd), arm_scanned.clone()] {
+        pipeline.stack.invoke(function, &event).await.unwrap();
+    }
+    let digest = arm["digest"].as_str().unwrap();
+    let mut record = pipeline.record("team/app", digest).await.unwrap();
+    record["verdict"]["policy"] = json!("older");
+    record["verdict"]["policy_read_at"] = json!("2026-01-01T00:00:00Z");
+    pipeline.put_state(&format!("images/team/app/{digest}.json"), &record.to_string()).await;
+    let (function, event) = pushed("team/app", &index, "1.0.0");
+    pipeline.stack.invoke(function, &event).await.unwrap();
+    assert!(pipeline.told().is_empty(), "{:?}", pipeline.told());
+    pipeline.stack.invoke(arm_scanned.0, &arm_scanned.1).await.unwrap();
+    assert_eq!(pipeline.told_of("team/app"), ["Image Released 1.0.0"]);
+}
+
+/// A look that began earlier and ends later does not overwrite the receipt.
+#[tokio::test]
+async fn a_receipt_keeps_what_was_found_out_last() {
+    let pipeline = Pipeline::start(PROGRAM).await;
+    let (_, mut receipt) = crate::upload(&pipeline, "team/app/1.0.0.tar", &crate::tarball(1), &[]).await;
+    let digest = receipt["import"]["images"][0]["digest"].clone();
+    let reaction = &mut receipt["reaction"][format!("team/app@{}", digest.as_str().unwrap())];
+    reaction["verification"]["at"] = json!("2099-01-01T00:00:00Z");
+    reaction["release"] = json!({"state": "held", "held": {"kind": "verification", "text": "t", "fix": "f"}});
+    receipt["state"] = json!("held");
+    let body = receipt.to_string().into_bytes();
+    let put = pipeline.s3.put_object().bucket("uploads").key("team/app/1.0.0.tar.receipt.json").body(body.into());
+    put.send().await.unwrap();
+    pipeline.stack.put_event(pushed("team/app", &json!({"digest": digest}), "1.0.0").1);
+    pipeline.quiet().await;
+    assert_eq!(pipeline.receipt("team/app/1.0.0.tar").await.unwrap()["state"], "held");
+}
+
 /// Every push event is lost, and every scan event too: reconcile finds what import recorded.
 #[tokio::test]
 async fn what_no_event_brought_reconcile_brings() {

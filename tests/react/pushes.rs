@@ -23,13 +23,21 @@ async fn another_client_s_image_is_verified_released_and_told_of() {
 #[tokio::test]
 async fn repositories_that_are_not_ours_are_left_alone() {
     let pipeline = with(&[]).await;
-    let theirs = emulator::images::Repository::new("team/app", emulator::images::Settings::default(), [].into());
-    pipeline.stack.images().create(theirs).unwrap();
     let pusher = Pusher::new(&pipeline).await;
-    let image = pusher.image("team/app", Some("1.0.0"), 1, &json!({})).await;
-    pipeline.quiet().await;
-    assert_eq!(pipeline.record("team/app", image["digest"].as_str().unwrap()).await, None);
-    assert_eq!(pipeline.tagged("team/app").len(), 1);
+    let mut log = pipeline.stack.log();
+    for (repository, tags) in
+        [("team/app", [].into()), ("team/other", [("gantry:stack".to_owned(), "another".to_owned())].into())]
+    {
+        let theirs = emulator::images::Repository::new(repository, emulator::images::Settings::default(), tags);
+        pipeline.stack.images().create(theirs).unwrap();
+        let image = pusher.image(repository, Some("1.0.0"), 1, &json!({})).await;
+        pipeline.quiet().await;
+        assert_eq!(pipeline.record(repository, image["digest"].as_str().unwrap()).await, None);
+        assert_eq!(pipeline.tagged(repository).len(), 1);
+        // Known for what it is, not merely out of the role's reach.
+        assert_eq!(lines(&mut log, "not a repository of this stack; acknowledged").len(), 1, "{repository}");
+    }
+    assert!(pipeline.stack.queues().messages("failed-messages").unwrap().is_empty());
     assert!(pipeline.told().is_empty());
 }
 
@@ -37,7 +45,8 @@ async fn repositories_that_are_not_ours_are_left_alone() {
 async fn push_broken(pusher: &Pusher, tag: &str, config: &Value) -> Value {
     let layer = pusher.blob("team/app", LAYER, &local::samples::layer("app", 1, 500)).await;
     let config = pusher.blob("team/app", CONFIG, config.to_string().as_bytes()).await;
-    let manifest = json!({"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer]});
+    let manifest = json!({"schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer],
+        "annotations": {"org.opencontainers.image.revision": "0123456789abcdef"}});
     pusher.manifest("team/app", Some(tag), &manifest).await
 }
 
@@ -58,6 +67,7 @@ async fn an_image_that_fails_verification_is_held_and_the_check_is_told() {
         let image = push_broken(&pusher, "1.0.0", &config).await;
         pipeline.quiet().await;
         assert_eq!(pipeline.told_of("team/app"), ["Image Held 1.0.0"], "{config}");
+        assert_eq!(pipeline.tagged("team/app").len(), 1, "neither the commit's tag nor a floating one: {config}");
         let (_, detail) = pipeline.told().pop().unwrap();
         assert_eq!(detail["reason"]["kind"], "verification");
         assert!(detail["reason"]["text"].as_str().unwrap().contains(check), "{detail}");

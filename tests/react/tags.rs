@@ -46,6 +46,29 @@ async fn releases_at_once_from_two_processes_end_the_same() {
     }
 }
 
+/// Whoever moves a tag has to see every release there is, so a release is marked before its tags move.
+#[tokio::test]
+async fn a_release_is_marked_before_its_tags_move() {
+    let pipeline = with(&[]).await;
+    let fault = pipeline.faults.add(emulator::faults::Fault {
+        operation: "registry:PutManifest".to_owned(),
+        resource: Some("manifests/latest".to_owned()),
+        skip: 0,
+        times: usize::MAX,
+        action: emulator::faults::Action::Stall,
+    });
+    pipeline.put("team/app/1.0.0.tar", &tarball(1)).await;
+    let moving = async {
+        while pipeline.faults.fired(fault) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), moving).await.expect("the tag is put");
+    let digest = pipeline.tagged("team/app")["1.0.0"].clone();
+    let record = pipeline.record("team/app", &digest).await.unwrap();
+    assert_eq!(record["released"]["by"], "verification", "{record:#}");
+}
+
 #[tokio::test]
 async fn a_tag_that_somebody_else_put_stays() {
     let pipeline = with(&[]).await;

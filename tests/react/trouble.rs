@@ -76,6 +76,28 @@ async fn a_tag_that_cannot_be_set_keeps_no_receipt_open() {
     assert!(pipeline.told_of("team/app").contains(&"Image Released 1.0.0".to_owned()), "{:?}", pipeline.told());
 }
 
+/// A registry that sends readers elsewhere: the image is not read from there.
+#[tokio::test]
+async fn a_redirect_to_this_machine_is_not_followed() {
+    let pipeline = with(&[]).await;
+    pipeline.adopt("team/app");
+    let pusher = Pusher::new(&pipeline).await;
+    let image = pusher.image("team/app", None, 1, &json!({})).await;
+    pipeline.quiet().await;
+    let record = pipeline.record("team/app", image["digest"].as_str().unwrap()).await.unwrap();
+    assert_eq!(record["verification"]["passed"], true, "{record:#}");
+    let near = pipeline.stack.endpoint().replace("127.0.0.1", "localhost");
+    let action = Action::Header("location".parse().unwrap(), format!("{near}/_blobs/any").parse().unwrap());
+    let (operation, resource) = ("registry:GetBlob".to_owned(), None);
+    let fault = pipeline.faults.add(Fault { operation, resource, skip: 0, times: 1, action });
+    let mut log = pipeline.stack.log();
+    pusher.image("team/app", Some("1.0.0"), 1, &json!({})).await;
+    pipeline.quiet().await;
+    assert_eq!(pipeline.faults.fired(fault), 1);
+    assert_eq!(lines(&mut log, "localhost").len(), 1, "refused, and asked for again");
+    assert_eq!(pipeline.told_of("team/app"), ["Image Released 1.0.0"]);
+}
+
 /// The same delivery once more, when the object is gone: what was decided stands.
 #[tokio::test]
 async fn a_late_duplicate_does_not_take_back_a_receipt() {
