@@ -98,6 +98,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("Compression", &[IMPORT], &["gzip-1", "gzip-9", "gzip-10", "gzip-12"]),
     ("MemorySize", &NONE, &["512", "10240"]),
     ("Architecture", &NONE, &["x86_64"]),
+    ("LogRetentionDays", &NONE, &["7", "3653"]),
 ];
 
 #[test]
