@@ -94,6 +94,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("CommitTagFromLabel", &REACT, &["true"]),
     ("ReleaseGate", &REACT, &["scan"]),
     ("ScanWaitMinutes", &REACT, &["1", "1440"]),
+    ("UploadFolder", &NONE, &["crew", "crew/backend"]),
     ("NotifyEmail", &NONE, &["ops@example.com"]),
     ("Compression", &[IMPORT], &["gzip-1", "gzip-9", "gzip-10", "gzip-12"]),
     ("MemorySize", &NONE, &["512", "10240"]),

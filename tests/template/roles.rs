@@ -140,7 +140,11 @@ fn of_bucket(policy: &str, sid: &str) -> Value {
 #[test]
 fn buckets_refuse_what_only_the_pipeline_may_write() {
     let roles: Vec<String> =
-        resources("AWS::Serverless::Function").iter().map(|(function, _)| format!("{function}Role.Arn")).collect();
+        resources("AWS::Serverless::Function").into_iter().map(|(function, _)| format!("{function}Role")).collect();
+    let session =
+        |role: &String| format!("arn:${{AWS::Partition}}:sts::${{AWS::AccountId}}:assumed-role/${{{role}}}/*");
+    let mut roles: Vec<String> = roles.iter().flat_map(|role| [format!("{role}.Arn"), session(role)]).collect();
+    roles.sort_unstable();
     for (policy, sid, resource) in [
         ("UploadsPolicy", "PipelineWritesReceipts", json!("${Uploads.Arn}/*.receipt.json")),
         ("UploadsPolicy", "PipelineSetsItsTags", json!("${Uploads.Arn}/*")),
@@ -151,7 +155,7 @@ fn buckets_refuse_what_only_the_pipeline_may_write() {
         let of = statement.get("Resource").unwrap_or(&statement["NotResource"]);
         assert_eq!(*of, resource, "{sid}");
         assert!(texts(&statement["Action"]).contains(&"s3:PutObject"), "{sid}");
-        let mut but: Vec<&str> = texts(&statement["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]);
+        let mut but: Vec<&str> = texts(&statement["Condition"]["ArnNotLike"]["aws:PrincipalArn"]);
         but.sort_unstable();
         assert_eq!(but, roles, "{sid}");
     }
