@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use emulator::account;
 use emulator::events::Pattern;
+use gantry::receipt::State;
 use serde_json::{Value, json};
 
-use crate::document::{resolved, resources};
+use crate::document::{resolved, resources, section};
 
 /// The most that SQS keeps a message: 14 days.
 const LONGEST_RETENTION_S: u64 = 1_209_600;
@@ -230,5 +231,59 @@ fn an_address_hears_only_of_what_needs_a_person() {
         panic!("one address, one subscription")
     };
     assert_eq!((subscription.protocol.as_str(), subscription.endpoint.as_str()), ("email", "ops@example.com"));
-    assert_eq!(subscription.filter, Some(json!({"needs": ["person"]})));
+    assert_eq!(subscription.filter, Some(json!({"needs": ["person", {"exists": false}]})));
+}
+
+/// What lifecycle rules take away goes by the words that the pipeline writes on objects.
+#[test]
+fn only_what_is_settled_expires() {
+    let buckets: BTreeMap<String, Value> = resources("AWS::S3::Bucket").into_iter().collect();
+    let rules = |bucket: &str| {
+        let rules = buckets[bucket].pointer("/Properties/LifecycleConfiguration/Rules").expect("rules");
+        rules.as_array().expect("a list").clone()
+    };
+    for bucket in ["Uploads", "State"] {
+        let all = rules(bucket);
+        assert!(all.iter().any(|rule| rule.get("AbortIncompleteMultipartUpload").is_some()), "{bucket}");
+        assert!(all.iter().any(|rule| rule.get("NoncurrentVersionExpiration").is_some()), "{bucket}");
+        // Indexes of compressed uploads are made again when they are wanted.
+        let is_index = |rule: &&Value| bucket == "State" && rule["Prefix"] == "indexes/";
+        let expiring = all.iter().filter(|rule| rule.get("ExpirationInDays").is_some());
+        for rule in expiring.filter(|rule| !is_index(rule)) {
+            let words = [State::Released, State::Superseded].map(State::as_str);
+            let tag = &rule["TagFilters"][0];
+            assert_eq!((bucket, tag["Key"].as_str()), ("Uploads", Some("gantry")), "{rule}");
+            assert!(tag["Value"].as_str().is_some_and(|word| words.contains(&word)), "{rule}");
+        }
+    }
+}
+
+/// The version of the template is the version that the functions tell.
+#[test]
+fn the_template_and_the_functions_are_of_one_version() {
+    let version = section("Mappings")["Gantry"]["Release"]["Version"].clone();
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+}
+
+/// Who is alarmed is who is told; and an alarm that has nobody to tell is none.
+#[test]
+fn every_alarm_says_what_to_do_and_tells_the_topic() {
+    for (name, alarm) in resources("AWS::CloudWatch::Alarm") {
+        let properties = &alarm["Properties"];
+        assert_eq!(properties["AlarmActions"], json!(["Topic"]), "{name}");
+        assert!(properties["AlarmDescription"].as_str().is_some_and(|text| text.len() > 40), "{name}");
+        assert_eq!(properties["TreatMissingData"], "notBreaching", "{name}");
+    }
+}
+
+/// A function without a log group would make one that is kept for ever; ours may not make any.
+#[test]
+fn every_function_has_a_log_group_with_an_end() {
+    let groups: BTreeMap<String, Value> = resources("AWS::Logs::LogGroup").into_iter().collect();
+    for (function, resource) in resources("AWS::Serverless::Function") {
+        let logging = &resource["Properties"]["LoggingConfig"];
+        assert_eq!(logging["LogFormat"], "JSON", "{function}");
+        let group = logging["LogGroup"].as_str().expect("a log group");
+        assert_eq!(groups[group]["Properties"]["RetentionInDays"], "LogRetentionDays", "{function}");
+    }
 }

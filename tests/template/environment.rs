@@ -94,11 +94,13 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("CommitTagFromLabel", &REACT, &["true"]),
     ("ReleaseGate", &REACT, &["scan"]),
     ("ScanWaitMinutes", &REACT, &["1", "1440"]),
+    ("UploadFolder", &NONE, &["crew", "crew/backend"]),
     ("NotifyEmail", &NONE, &["ops@example.com"]),
     ("Compression", &[IMPORT], &["gzip-1", "gzip-9", "gzip-10", "gzip-12"]),
     ("Profile", &[IMPORT], &["lambda", "fargate"]),
     ("MemorySize", &NONE, &["512", "10240"]),
     ("Architecture", &[IMPORT], &["x86_64"]),
+    ("LogRetentionDays", &NONE, &["7", "3653"]),
 ];
 
 #[test]

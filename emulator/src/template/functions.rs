@@ -11,7 +11,7 @@ use crate::iam::Statement;
 const QUEUE_ACTIONS: [&str; 3] = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"];
 
 impl Resource {
-    /// The function, and the ARNs of its managed policies; `defaults` is the template's
+    /// The function, and the ARNs of its managed policies, or that of its role; `defaults` is the template's
     /// `Globals.Function`, which it overrides.
     pub(super) fn function(&self, defaults: Option<&Value>) -> Result<(Function, Vec<String>), TemplateError> {
         let global = |name: &str| defaults.and_then(|defaults| defaults.get(name)).and_then(text);
@@ -24,8 +24,11 @@ impl Resource {
         let mut environment = variables(defaults);
         environment.extend(variables(Some(&self.properties)));
         let (source, schedules) = self.events()?;
-        let (mut statements, policies) = self.role()?;
-        if source.is_some() {
+        let (mut statements, mut policies) = self.policies()?;
+        if let Some(role) = setting("Role") {
+            // SAM makes no role then, and takes no policies.
+            (statements, policies) = (Vec::new(), vec![role]);
+        } else if source.is_some() {
             statements.extend(self.statements(&json!({
                 "Effect": "Allow", "Action": QUEUE_ACTIONS, "Resource": "*",
             }))?);
@@ -110,7 +113,7 @@ impl Resource {
 
     /// The statements of the policy documents in `Policies`, and the ARNs of managed policies; of AWS's
     /// own only those for logs and traces are taken.
-    fn role(&self) -> Result<(Vec<Statement>, Vec<String>), TemplateError> {
+    fn policies(&self) -> Result<(Vec<Statement>, Vec<String>), TemplateError> {
         let list = match self.properties.get("Policies") {
             None => return Ok((Vec::new(), Vec::new())),
             Some(Value::Array(list)) => list.as_slice(),
@@ -128,6 +131,18 @@ impl Resource {
             }
         }
         Ok((statements, managed))
+    }
+
+    /// The statements of a role's own policies, and the ARNs of its managed ones.
+    pub(super) fn role(&self) -> Result<(Vec<Statement>, Vec<String>), TemplateError> {
+        let list = |name| self.properties.get(name).and_then(Value::as_array).into_iter().flatten();
+        let mut statements = Vec::new();
+        for policy in list("Policies") {
+            let of_policy = policy.pointer("/PolicyDocument/Statement");
+            let want = "policy documents with statements";
+            statements.extend(self.statements(of_policy.ok_or_else(|| self.property("Policies", want))?)?);
+        }
+        Ok((statements, list("ManagedPolicyArns").filter_map(text).collect()))
     }
 }
 

@@ -14,9 +14,11 @@ pub(super) struct Links {
     pub(super) subscriptions: Vec<(String, Subscription)>,
     /// The scheduled rule's logical id, the function's ARN and its schedule.
     pub(super) schedules: Vec<(String, String, Schedule)>,
-    /// Of managed policies, by ARN.
-    pub(super) managed_policies: BTreeMap<String, Vec<Statement>>,
-    /// Functions' logical ids, each with the ARN of a managed policy.
+    /// By ARN. Those that no role has are people's, and may say what is not understood here.
+    pub(super) managed_policies: BTreeMap<String, Resource>,
+    /// Statements of roles and the ARNs of their managed policies, by the role's ARN.
+    pub(super) roles: BTreeMap<String, (Vec<Statement>, Vec<String>)>,
+    /// Functions' logical ids, each with the ARN of a managed policy or of its role.
     pub(super) attached: Vec<(String, String)>,
 }
 
@@ -31,7 +33,10 @@ impl Links {
             }
             "AWS::SNS::Subscription" => self.subscriptions.push(resource.subscription()?),
             "AWS::IAM::ManagedPolicy" => {
-                self.managed_policies.insert(resource.arn()?, resource.document()?);
+                self.managed_policies.insert(resource.arn()?, resource.clone());
+            }
+            "AWS::IAM::Role" => {
+                self.roles.insert(resource.arn()?, resource.role()?);
             }
             "AWS::Events::Rule" if resource.is_scheduled() => self.schedules.extend(resource.scheduled()?),
             _ => return Ok(false),
@@ -57,11 +62,15 @@ impl Links {
             function.ok_or_else(|| unsupported(logical_id, what))?.schedules.push(schedule);
         }
         for (logical_id, arn) in self.attached {
-            let Some(statements) = self.managed_policies.get(&arn) else {
-                return Err(unsupported(logical_id, format!("the policy {arn}")));
-            };
+            let own = (Vec::new(), vec![arn.clone()]);
+            let (mut statements, managed) = self.roles.get(&arn).cloned().unwrap_or(own);
+            for arn in managed {
+                let policy = self.managed_policies.get(&arn);
+                let policy = policy.ok_or_else(|| unsupported(logical_id.clone(), format!("the policy {arn}")))?;
+                statements.extend(policy.document()?);
+            }
             if let Some(function) = template.functions.get_mut(&logical_id) {
-                function.statements.extend(statements.iter().cloned());
+                function.statements.extend(statements);
             }
         }
         Ok(())

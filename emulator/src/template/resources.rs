@@ -11,7 +11,7 @@ use super::{
 use crate::{account, iam::Statement};
 
 /// The kinds of resources that are read; those of any other kind are left out.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "AWS::S3::Bucket",
     "AWS::SQS::Queue",
     "AWS::SQS::QueuePolicy",
@@ -19,6 +19,7 @@ const KINDS: [&str; 8] = [
     "AWS::SNS::Subscription",
     "AWS::Events::Rule",
     "AWS::IAM::ManagedPolicy",
+    "AWS::IAM::Role",
     "AWS::Serverless::Function",
 ];
 
@@ -92,7 +93,7 @@ impl Resolver<'_> {
 }
 
 /// A resource whose properties are resolved.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Resource {
     pub(super) logical_id: String,
     pub(super) kind: String,

@@ -222,3 +222,38 @@ Resources:
         "the resource F of the template asks for the policy arn:aws:iam::aws:policy/AdministratorAccess, which the embedded AWS does not have"
     );
 }
+
+#[test]
+fn a_role_of_its_own_takes_the_place_of_the_policies() {
+    let text = r#"
+Resources:
+  Told: { Type: AWS::SNS::Topic }
+  Shared: { Type: AWS::IAM::ManagedPolicy, Properties: { PolicyDocument: { Statement: { Effect: Allow, Action: sns:Publish, Resource: !Ref Told } } } }
+  People:
+    Type: AWS::IAM::ManagedPolicy
+    Properties: { PolicyDocument: { Statement: { Effect: Allow, Action: s3:GetObject, Resource: !Sub "arn:aws:s3:::b/${!aws:PrincipalTag/x}/*" } } }
+  FRole:
+    Type: AWS::IAM::Role
+    Properties:
+      ManagedPolicyArns: [!Ref Shared]
+      Policies: [{ PolicyName: own, PolicyDocument: { Statement: [{ Effect: Allow, Action: "s3:*", Resource: "*" }] } }]
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Role: !GetAtt FRole.Arn
+      Policies: [{ Statement: [{ Effect: Allow, Action: "*", Resource: "*" }] }]
+      Events: { Queue: { Type: SQS, Properties: { Queue: q } } }
+"#;
+    let template = Template::read(text, &BTreeMap::new(), ENDPOINT).unwrap();
+    // Neither what SAM would add for the queue, nor the policies that SAM leaves out beside a role.
+    assert_eq!(template.functions["F"].statements.len(), 2);
+    let peoples = text.replace("!Ref Shared", "!Ref People");
+    let error = Template::read(&peoples, &BTreeMap::new(), ENDPOINT).unwrap_err();
+    assert_eq!(error.to_string(), "a policy of the resource People of the template cannot be evaluated");
+    let foreign = text.replace("!Ref Shared", "arn:aws:iam::aws:policy/AdministratorAccess");
+    let error = Template::read(&foreign, &BTreeMap::new(), ENDPOINT).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the resource F of the template asks for the policy arn:aws:iam::aws:policy/AdministratorAccess, which the embedded AWS does not have"
+    );
+}

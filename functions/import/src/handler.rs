@@ -4,7 +4,7 @@ use gantry::disposition::chain;
 use gantry::event::{Event, ObjectCreated, object};
 use gantry::import::{Delivery, Importer, Outcome};
 use gantry::receipt::{Attempt, SUFFIX};
-use runtime::{Handler, Later, Message};
+use runtime::{Handler, Later, Message, Metrics};
 use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
@@ -12,6 +12,7 @@ use tracing::{Instrument as _, info_span};
 #[derive(Debug)]
 pub(crate) struct ImportUploads {
     pub(crate) importer: Importer,
+    pub(crate) metrics: Metrics,
 }
 
 impl Handler for ImportUploads {
@@ -64,15 +65,18 @@ impl ImportUploads {
             Outcome::Done(receipt) => {
                 let duration_ms = receipt.import.duration_ms;
                 tracing::info!(state = %receipt.state, duration_ms, summary = receipt.summary, "done");
+                self.metrics.import(&receipt);
                 None
             }
             Outcome::Refused { receipt, error } => {
                 tracing::error!(state = %receipt.state, kind = error.kind(), error = chain(&error), "refused");
+                self.metrics.import(&receipt);
                 None
             }
             Outcome::Later { error, after } => {
                 let (kind, after_s, text) = (error.kind(), after.as_secs(), chain(&error));
                 tracing::error!(attempt = n, of, kind, after_s, error = text, "to be delivered again");
+                self.metrics.delivery(kind, n >= of);
                 Some(Later { error: text, after })
             }
         }

@@ -22,9 +22,10 @@ pub async fn run() -> Result<(), Error> {
     runtime::serve(|start| {
         let config = ImportConfig::from_env()?;
         let (clients, queue) = (start.clients(&config.common), config.queue.clone());
+        let metrics = start.metrics(&config.common);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let importer = Importer::new(config, clients, cores, Start::clock)?;
-        Ok((ImportUploads { importer }, Some(queue)))
+        Ok((ImportUploads { importer, metrics }, Some(queue)))
     })
     .await
 }

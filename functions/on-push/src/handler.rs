@@ -3,13 +3,14 @@
 use gantry::disposition::chain;
 use gantry::event::{Event, push};
 use gantry::react::{Look, Reactor};
-use runtime::{Asked, Handler, Later, Message, all_later, look_at_each};
+use runtime::{Asked, Handler, Later, Message, Metrics, all_later, look_at_each};
 use tokio::time::Instant;
 
 /// Looks at what was pushed.
 #[derive(Debug)]
 pub(crate) struct LookAtPushes {
     pub(crate) reactor: Reactor,
+    pub(crate) metrics: Metrics,
 }
 
 impl Handler for LookAtPushes {
@@ -25,7 +26,7 @@ impl Handler for LookAtPushes {
             return messages.iter().map(|_| None).collect();
         }
         match self.reactor.policy().await {
-            Ok(policy) => look_at_each(&self.reactor, &policy, asked, messages, deadline).await,
+            Ok(policy) => look_at_each(&self.reactor, &self.metrics, &policy, asked, messages, deadline).await,
             Err(error) => all_later(&error, messages),
         }
     }

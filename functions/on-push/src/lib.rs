@@ -22,8 +22,9 @@ pub async fn run() -> Result<(), Error> {
     runtime::serve(|start| {
         let config = ReactConfig::from_env()?;
         let (clients, queue) = (start.clients(&config.common), config.queue.clone());
+        let metrics = start.metrics(&config.common);
         let reactor = Reactor::new(config, clients, Start::clock)?;
-        Ok((LookAtPushes { reactor }, queue))
+        Ok((LookAtPushes { reactor, metrics }, queue))
     })
     .await
 }

@@ -4,13 +4,14 @@ use gantry::disposition::chain;
 use gantry::event::{Event, scan};
 use gantry::react::policy::Loaded;
 use gantry::react::{Look, ReactError, Reactor, Sweep};
-use runtime::{Asked, Handler, Later, Message, all_later, end_of_work, later, look_at_each};
+use runtime::{Asked, Handler, Later, Message, Metrics, all_later, end_of_work, later, look_at_each};
 use tokio::time::Instant;
 
 /// Judges what was scanned.
 #[derive(Debug)]
 pub(crate) struct Judge {
     pub(crate) reactor: Reactor,
+    pub(crate) metrics: Metrics,
 }
 
 impl Handler for Judge {
@@ -40,7 +41,7 @@ impl Handler for Judge {
             Ok(policy) => policy,
             Err(error) => return all_later(&error, messages),
         };
-        let mut answers = look_at_each(&self.reactor, &policy, asked, messages, deadline).await;
+        let mut answers = look_at_each(&self.reactor, &self.metrics, &policy, asked, messages, deadline).await;
         if !of_policy.is_empty()
             && let Err(error) = self.rejudge(&policy, deadline).await
         {
@@ -77,6 +78,7 @@ impl Judge {
     /// Judges every image anew whose verdict is another policy's. What there is no time for is left to reconcile.
     async fn rejudge(&self, policy: &Loaded, deadline: Instant) -> Result<(), ReactError> {
         let swept = self.reactor.sweep(Sweep::Policy, policy, end_of_work(deadline)).await?;
+        self.metrics.swept(&swept);
         tracing::info!(?swept, policy = policy.policy.version, "judged by the new policy");
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use gantry::config::ReactConfig;
 use gantry::react::{Reactor, Sweep};
-use runtime::{Handler, Later, Message, Start, all_later, end_of_work};
+use runtime::{Handler, Later, Message, Metrics, Start, all_later, end_of_work};
 use tokio::time::Instant;
 
 pub use runtime::Error;
@@ -14,6 +14,7 @@ pub use runtime::Error;
 #[derive(Debug)]
 struct Reconcile {
     reactor: Reactor,
+    metrics: Metrics,
 }
 
 /// Reads the configuration, makes the clients once, and serves invocations until the environment is ended.
@@ -24,9 +25,9 @@ struct Reconcile {
 pub async fn run() -> Result<(), Error> {
     runtime::serve(|start| {
         let config = ReactConfig::from_env()?;
-        let clients = start.clients(&config.common);
+        let (clients, metrics) = (start.clients(&config.common), start.metrics(&config.common));
         let reactor = Reactor::new(config, clients, Start::clock)?;
-        Ok((Reconcile { reactor }, None))
+        Ok((Reconcile { reactor, metrics }, None))
     })
     .await
 }
@@ -41,6 +42,7 @@ impl Handler for Reconcile {
         };
         match run.await {
             Ok(swept) => {
+                self.metrics.swept(&swept);
                 tracing::info!(
                     records = swept.records,
                     looked = swept.looked,

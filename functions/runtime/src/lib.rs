@@ -5,6 +5,7 @@
 mod answer;
 mod log;
 mod looks;
+mod metrics;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 
 pub use lambda_runtime::Error;
 pub use looks::{Asked, all_later, end_of_work, later, look_at_each};
+pub use metrics::Metrics;
 
 use answer::{Answerer, Queue};
 
@@ -70,6 +72,11 @@ impl Start {
             ecr: aws_sdk_ecr::Client::new(&self.aws),
             notifier: Notifier::new(events, sns, config),
         }
+    }
+
+    /// What counts for the stack of `config`.
+    pub fn metrics(&self, config: &CommonConfig) -> Metrics {
+        Metrics::new(&config.stack, Self::clock)
     }
 
     /// The clock.

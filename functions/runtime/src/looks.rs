@@ -11,7 +11,7 @@ use gantry::retry::{Disposed as _, redelivery};
 use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
-use crate::{Later, Message};
+use crate::{Later, Message, Metrics};
 
 /// Which message asks for which look.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct Asked {
 /// A transient failure, or no time left, brings the message back.
 pub async fn look_at_each(
     reactor: &Reactor,
+    metrics: &Metrics,
     policy: &Loaded,
     asked: Vec<Asked>,
     messages: &[Message],
@@ -45,11 +46,13 @@ pub async fn look_at_each(
             }
             Ok(Ok(looked)) => {
                 span.in_scope(|| told(&looked, places.len()));
+                metrics.look(&looked);
                 continue;
             }
             Ok(Err(error)) => error,
             Err(_) => ReactError::OutOfTime,
         };
+        metrics.look_failed(error.kind());
         span.in_scope(|| {
             for place in places {
                 if let (Some(answer), Some(message)) = (answers.get_mut(place), messages.get(place)) {
