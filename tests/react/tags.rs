@@ -46,6 +46,28 @@ async fn releases_at_once_from_two_processes_end_the_same() {
     }
 }
 
+/// A release is retracted: its own tag is deleted, the floating one stays, and follows what comes next.
+#[tokio::test]
+async fn a_floating_tag_leaves_a_release_whose_tag_is_gone() {
+    let pipeline = with(&[]).await;
+    upload(&pipeline, "team/app/1.4.2.tar", &tarball(1), &[]).await;
+    let ecr = local::session::ecr_client(pipeline.stack.endpoint());
+    let tag = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag("1.4.2").build();
+    ecr.batch_delete_image().repository_name("team/app").image_ids(tag).send().await.unwrap();
+    assert_eq!(pipeline.tagged("team/app").keys().collect::<Vec<_>>(), ["latest"]);
+    let digest = &pipeline.tagged("team/app")["latest"];
+    pipeline.stack.put_event(json!({"source": "aws.ecr", "detail-type": "ECR Image Action", "detail": {
+        "result": "SUCCESS", "repository-name": "team/app", "image-digest": digest, "action-type": "PUSH"}}));
+    pipeline.quiet().await;
+    assert!(!pipeline.told_of("team/app").contains(&"Image Released latest".to_owned()), "it is no release of its own");
+    upload(&pipeline, "team/app/1.4.1.tar", &tarball(2), &[]).await;
+    let tags = pipeline.tagged("team/app");
+    assert_ne!(tags["latest"], tags["1.4.1"], "never back");
+    upload(&pipeline, "team/app/1.4.3.tar", &tarball(3), &[]).await;
+    let tags = pipeline.tagged("team/app");
+    assert_eq!(tags["latest"], tags["1.4.3"]);
+}
+
 /// Whoever moves a tag has to see every release there is, so a release is marked before its tags move.
 #[tokio::test]
 async fn a_release_is_marked_before_its_tags_move() {

@@ -182,14 +182,25 @@ impl Tags {
     }
 
     /// Whether `tag` may move to `wanted`, a release of `version`: from nothing or from a lower release; never from
-    /// what somebody else put there, never back.
-    pub fn may_move(&self, tag: &Tag, template: &Template, version: &Version, wanted: Digest) -> bool {
+    /// what somebody else put there, never back. `put_for` is the release for which we put it where it stands, if we
+    /// did: its own tag may have been deleted or moved since.
+    pub fn may_move(
+        &self,
+        tag: &Tag,
+        template: &Template,
+        version: &Version,
+        wanted: Digest,
+        put_for: Option<&Version>,
+    ) -> bool {
         let Some(current) = self.digest(tag) else { return true };
         if current == wanted {
             return false;
         }
         let highest = self.candidates(tag, template).find(|(_, digest)| *digest == current);
-        highest.is_some_and(|(there, _)| there.cmp(version) == Ordering::Less)
+        match highest {
+            Some((there, _)) => there.cmp(version) == Ordering::Less,
+            None => put_for.is_some_and(|there| there.cmp(version) != Ordering::Greater),
+        }
     }
 }
 
@@ -267,17 +278,22 @@ mod tests {
             }
             Tags::new(tags)
         };
-        for (place, version, wanted, moves) in [
-            (None, Version::new(1, 4, 2), 1, true),
-            (Some(5), Version::new(1, 4, 2), 1, true),
-            (Some(1), Version::new(1, 4, 2), 1, false),
-            (Some(2), Version::new(1, 4, 2), 1, false),
-            (Some(1), Version::new(1, 5, 0), 2, true),
-            (Some(4), Version::new(1, 5, 0), 2, false),
-            (Some(3), Version::new(1, 5, 0), 2, false),
+        let (low, high) = (Version::new(1, 4, 2), Version::new(1, 5, 0));
+        for (place, version, wanted, put_for, moves) in [
+            (None, &low, 1, None, true),
+            (Some(5), &low, 1, None, true),
+            (Some(1), &low, 1, None, false),
+            (Some(2), &low, 1, None, false),
+            (Some(1), &high, 2, None, true),
+            (Some(4), &high, 2, None, false),
+            (Some(3), &high, 2, None, false),
+            // Its release's own tag is gone, or names another image now.
+            (Some(4), &high, 2, Some(&low), true),
+            (Some(4), &high, 2, Some(&high), true),
+            (Some(4), &low, 1, Some(&high), false),
         ] {
-            let tags = at(place);
-            assert_eq!(tags.may_move(&tag("latest"), &latest, &version, digest(wanted)), moves, "{place:?} {version}");
+            let found = at(place).may_move(&tag("latest"), &latest, version, digest(wanted), put_for);
+            assert_eq!(found, moves, "{place:?} {version} {put_for:?}");
         }
         let tags = at(None);
         let order: Vec<String> =

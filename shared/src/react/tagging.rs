@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use semver::Version;
+
 use super::ReactError;
 use super::facts::{Kind, REVISION};
 use super::floating::{Tags, Template};
@@ -10,6 +12,7 @@ use super::release::Standing;
 use crate::ecr::{RegistryError, StoredManifest};
 use crate::image::{Digest, Manifest, Repository, Tag};
 use crate::limits;
+use crate::state::ImageRecord;
 
 /// What a commit's tag begins with.
 const COMMIT: &str = "sha-";
@@ -88,36 +91,48 @@ impl Reactor {
             if moves.is_empty() {
                 return Ok(());
             }
-            for (tag, digest) in moves {
+            for (tag, (digest, version)) in moves {
+                let put_for = |record: &mut ImageRecord| drop(record.floats.insert(tag.clone(), version.clone()));
+                self.records.update(repository, digest, put_for).await?;
                 self.retag(repository, digest, &tag).await?;
             }
         }
         Err(ReactError::Contended { repository: repository.clone(), rounds: limits::TAGGING_ROUNDS })
     }
 
-    /// Which tags are to be put where.
-    async fn moves(&self, subject: &Subject<'_>, tags: &Tags) -> Result<BTreeMap<Tag, Digest>, ReactError> {
+    /// Which tags are to be put where, and for which release.
+    async fn moves(&self, subject: &Subject<'_>, tags: &Tags) -> Result<BTreeMap<Tag, (Digest, String)>, ReactError> {
         let mut moves = BTreeMap::new();
         for (tag, template) in tags.floating(&self.config.floating, subject.record.digest) {
             if subject.settings.is_immutable(&tag) {
                 tracing::warn!(ecr.repository = %subject.record.repository, ecr.tag = %tag, "immutable here, so it stays");
                 continue;
             }
+            let put_for = self.put_for(subject, tags, &tag).await?;
             // The highest that is released, wherever it stands now.
             let mut wanted = None;
             for (version, digest) in tags.candidates(&tag, template) {
                 // Where the highest may not go, no lower one may.
-                if !tags.may_move(&tag, template, version, digest) {
+                if !tags.may_move(&tag, template, version, digest, put_for.as_ref()) {
                     break;
                 }
                 if self.is_released(subject, digest).await? {
-                    wanted = Some(digest);
+                    wanted = Some((digest, version.to_string()));
                     break;
                 }
             }
-            moves.extend(wanted.map(|digest| (tag, digest)));
+            moves.extend(wanted.map(|wanted| (tag, wanted)));
         }
         Ok(moves)
+    }
+
+    /// The release for which we put `tag` where it stands, if we did.
+    async fn put_for(&self, subject: &Subject<'_>, tags: &Tags, tag: &Tag) -> Result<Option<Version>, ReactError> {
+        let Some(current) = tags.digest(tag).filter(|current| *current != subject.record.digest) else {
+            return Ok(None);
+        };
+        let record = self.records.find(&subject.record.repository, current).await?;
+        Ok(record.and_then(|record| record.floats.get(tag)?.parse().ok()))
     }
 
     async fn is_released(&self, subject: &Subject<'_>, digest: Digest) -> Result<bool, ReactError> {

@@ -75,7 +75,8 @@ impl Reactor {
             Standing::Waiting => {}
             Standing::Released(_) if is_artifact => {}
             Standing::Released(by) => {
-                let released = tags.iter().filter(|tag| !is_ours(tag, &self.config.floating, tags));
+                let is_ours = |tag: &Tag| is_ours(tag, &self.config.floating, tags) || record.floats.contains_key(tag);
+                let released = tags.iter().filter(|tag| !is_ours(tag));
                 notices.extend(released.map(|tag| released_notice(subject, tag, *by)));
             }
             Standing::Held(hold) => notices.push(Notice {

@@ -69,6 +69,9 @@ pub struct ImageRecord {
     /// Since when it is released, and why. Never taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
+    /// The floating tags that were put on it, and for which release each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub floats: BTreeMap<Tag, String>,
     /// What people were told of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, Told>,
@@ -146,6 +149,7 @@ impl ImageRecord {
             verification: None,
             verdict: None,
             released: None,
+            floats: BTreeMap::new(),
             told: BTreeMap::new(),
         }
     }
