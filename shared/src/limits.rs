@@ -84,9 +84,9 @@ pub const LAYER_WINDOW_BYTES: u64 = 16 * MIB;
 /// Bytes that a stream may expand to before [`EXPANSION_RATIO`] counts: small archives of zeros are no bombs.
 pub const EXPANSION_SLACK_BYTES: u64 = 256 * MIB;
 
-/// Bytes of one ranged read of a compressed archive, which is read by one stream only. With
-/// [`DECODER_RANGES_AHEAD`] they cover a first byte's latency of 100 ms at 75 MiB/s.
-pub const DECODER_RANGE_BYTES: u64 = 2 * MIB;
+/// Bytes of one ranged read of a compressed archive, which is read by one stream only: with
+/// [`DECODER_RANGES_AHEAD`] more than decoders other than zstd's take, and little beside their window.
+pub const DECODER_RANGE_BYTES: u64 = MIB;
 
 /// Ranged reads under way beside the one that is decoded.
 pub const DECODER_RANGES_AHEAD: usize = 4;

@@ -1,5 +1,6 @@
 //! The whole pipeline: an upload, the real function process, and what is in the registry afterwards.
 
+mod compressed;
 mod good;
 mod refused;
 mod trouble;

@@ -1,6 +1,6 @@
 //! Uploads that are refused: each ends in a receipt, an object tag and words to act on, and leaves no tag behind.
 
-use local::samples::{Image, docker_archive, layer, tar_of};
+use local::samples::{Image, docker_archive, gzipped, layer, tar_of};
 use pipeline_tests::{Pipeline, Setup};
 use serde_json::Value;
 
@@ -64,6 +64,33 @@ fn cases() -> Vec<Bad> {
             "the archive is cut off",
             "upload the whole file",
         ),
+        bad(
+            "compressed twice",
+            "team/app/10.tar",
+            gzipped(&gzipped(&good)),
+            "compressed twice, with gzip and inside that with gzip",
+            "decompress it once",
+        ),
+        Bad {
+            metadata: vec![("profile", "ecs")],
+            ..bad(
+                "no such profile",
+                "team/app/11.tar",
+                good.clone(),
+                "there is no profile \"ecs\"; wanted exact, lambda or fargate",
+                "--metadata profile=",
+            )
+        },
+        Bad {
+            metadata: vec![("profile", "lambda")],
+            ..bad(
+                "another platform",
+                "team/app/12.tar",
+                good.clone(),
+                "wants one image for linux/arm64",
+                "--metadata profile=lambda,platform=linux/amd64",
+            )
+        },
         bad(
             "missing layer",
             "team/app/6.tar",

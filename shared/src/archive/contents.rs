@@ -228,7 +228,7 @@ impl Contents {
                 cut("index.json, manifest.json or repositories".to_owned())
             }
             Err(ArchiveError::LostManifest { .. }) => cut("manifest.json".to_owned()),
-            Err(ArchiveError::Missing { entry, why: None, .. }) => cut(format!("{entry:?}")),
+            Err(ArchiveError::Missing { entry, .. }) => cut(format!("{entry:?}")),
             found => found,
         }
     }

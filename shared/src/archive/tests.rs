@@ -20,7 +20,7 @@ use crate::object::{Body, ObjectError, Source};
 
 /// An archive in memory.
 #[derive(Clone)]
-struct Memory(Bytes);
+pub(super) struct Memory(pub(super) Bytes);
 
 impl Source for Memory {
     fn length_bytes(&self) -> u64 {
@@ -35,7 +35,7 @@ impl Source for Memory {
 }
 
 /// Writes entries one after the other.
-struct Tar(tar::Builder<Vec<u8>>);
+pub(super) struct Tar(tar::Builder<Vec<u8>>);
 
 impl Default for Tar {
     fn default() -> Self {
@@ -44,7 +44,7 @@ impl Default for Tar {
 }
 
 impl Tar {
-    fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
+    pub(super) fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
         let mut header = Header::new_gnu();
         header.set_size(content.as_ref().len() as u64);
         header.set_mode(0o644);
@@ -52,7 +52,7 @@ impl Tar {
         self
     }
 
-    fn link(mut self, kind: EntryType, path: &str, target: &str) -> Self {
+    pub(super) fn link(mut self, kind: EntryType, path: &str, target: &str) -> Self {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(0);
@@ -74,13 +74,13 @@ impl Tar {
         self.file(path, content)
     }
 
-    fn bytes(self) -> Vec<u8> {
+    pub(super) fn bytes(self) -> Vec<u8> {
         self.0.into_inner().unwrap()
     }
 }
 
 /// The config of an image whose layers are these tars, uncompressed.
-fn config(layers: &[&[u8]]) -> String {
+pub(super) fn config(layers: &[&[u8]]) -> String {
     let diff_ids: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", Digest::of(layer))).collect();
     format!(
         r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
@@ -88,14 +88,14 @@ fn config(layers: &[&[u8]]) -> String {
     )
 }
 
-fn open(bytes: impl Into<Bytes>) -> Result<(Arc<Memory>, Archive), ArchiveError> {
+pub(super) fn open(bytes: impl Into<Bytes>) -> Result<(Arc<Memory>, Archive), ArchiveError> {
     let source = Arc::new(Memory(bytes.into()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let archive = runtime.block_on(Archive::open(&source, USUAL_DELIVERY))?;
     Ok((source, archive))
 }
 
-fn read(bytes: impl Into<Bytes>) -> Result<Contents, ArchiveError> {
+pub(super) fn read(bytes: impl Into<Bytes>) -> Result<Contents, ArchiveError> {
     let source = Arc::new(Memory(bytes.into()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
@@ -115,7 +115,7 @@ fn docker(contents: &Contents, at: usize) -> &DockerImage {
     image
 }
 
-fn oci(contents: &Contents, at: usize) -> &OciImage {
+pub(super) fn oci(contents: &Contents, at: usize) -> &OciImage {
     let Content::Oci(image) = &contents.images[at].content else { panic!("not an OCI image") };
     image
 }
@@ -322,12 +322,12 @@ fn limits_are_met_before_they_are_believed() {
 
 /// An OCI layout under construction.
 #[derive(Default)]
-struct Oci {
-    tar: Tar,
+pub(super) struct Oci {
+    pub(super) tar: Tar,
 }
 
 impl Oci {
-    fn blob(&mut self, content: &str) -> String {
+    pub(super) fn blob(&mut self, content: &str) -> String {
         let digest = Digest::of(content.as_bytes());
         let tar = std::mem::take(&mut self.tar);
         self.tar = tar.file(&format!("blobs/sha256/{}", digest.hex()), content);
@@ -335,7 +335,7 @@ impl Oci {
     }
 
     /// A manifest over one layer; its descriptor.
-    fn image(&mut self, layer: &str, architecture: &str) -> String {
+    pub(super) fn image(&mut self, layer: &str, architecture: &str) -> String {
         let config = self.blob(&config(&[layer.as_bytes()]).replace("amd64", architecture));
         let layer = self.blob(layer);
         let manifest = format!(
@@ -348,7 +348,7 @@ impl Oci {
     }
 
     /// An index over descriptors; its own.
-    fn index(&mut self, children: &[&str]) -> String {
+    pub(super) fn index(&mut self, children: &[&str]) -> String {
         let children: Vec<String> = children.iter().map(|child| format!("{{{child}}}")).collect();
         let index = format!(
             r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{}]}}"#,
@@ -358,14 +358,14 @@ impl Oci {
         format!(r#""mediaType":"application/vnd.oci.image.index.v1+json",{index}"#)
     }
 
-    fn read(self, top: &[&str]) -> Result<Contents, ArchiveError> {
+    pub(super) fn read(self, top: &[&str]) -> Result<Contents, ArchiveError> {
         let children: Vec<String> = top.iter().map(|child| format!("{{{child}}}")).collect();
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, children.join(","));
         read(self.tar.file("index.json", index).bytes())
     }
 }
 
-fn digest_in(descriptor: &str) -> Digest {
+pub(super) fn digest_in(descriptor: &str) -> Digest {
     let start = descriptor.find("sha256:").unwrap();
     descriptor[start..start + 71].parse().unwrap()
 }
