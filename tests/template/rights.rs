@@ -1,5 +1,7 @@
 //! What the functions were seen to do, against what their roles allow: neither more nor less.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic, as tests do")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use emulator::faults::{Action, Fault};
