@@ -286,6 +286,15 @@ def scenario(aws, binaries):
     say("ok    the topic tells of it")
     aws.wait_for("the queues are empty", lambda: not any(waiting(queue) for queue in ("ImportQueue", "PushQueue", "ScanQueue", "FailedMessages", "UndeliveredEvents")))
     say("ok    the queues are empty, those of the dead too")
+    logs = aws.client("logs")
+
+    def counted():
+        group = stack.physical("ImportLogs")
+        lines = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"] if '"_aws"' in event["message"]]
+        return [line for line in map(json.loads, lines) if line["Imports"] == 1 and line["stack"] == "images"]
+
+    aws.wait_for("the log has its line of metrics", counted)
+    say("ok    the log has its line of metrics")
     receipt, code = stack.upload("team/my-app/broken.tar", b"no archive")
     check("what is no archive is refused", (receipt["state"], code), ("failed", 1))
 

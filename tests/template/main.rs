@@ -4,4 +4,6 @@ mod delivery;
 mod document;
 mod environment;
 mod packages;
+mod parameters;
+mod rights;
 mod roles;

@@ -17,7 +17,7 @@ const WITHOUT_RESOURCE: [&str; 6] = [
 ];
 
 /// Every statement of every function's role, those of its managed policies among them, with the function's name.
-fn statements() -> Vec<(String, Value)> {
+pub(crate) fn statements() -> Vec<(String, Value)> {
     let own: BTreeMap<String, Value> = resources("AWS::IAM::Role").into_iter().collect();
     let managed: BTreeMap<String, Value> = resources("AWS::IAM::ManagedPolicy").into_iter().collect();
     let mut found = Vec::new();
@@ -55,7 +55,7 @@ fn statements() -> Vec<(String, Value)> {
     found
 }
 
-fn texts(value: &Value) -> Vec<&str> {
+pub(crate) fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(one) => vec![one],
         Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
