@@ -95,7 +95,8 @@ async fn explain(session: &Session, image: &str, policy: Option<Policy>) -> Resu
     let listed = repositories.image(&repository, None, Some(&tag)).await;
     let listed = listed.map_err(|error| SessionError::request("asking ECR", error))?.ok_or_else(nothing)?;
     let documents = Documents::new(session.s3.clone(), &session.state);
-    let record = ImageRecords::new(documents.clone()).find(&repository, listed.digest).await;
+    let records = ImageRecords::new(documents.clone());
+    let record = records.find(&repository, listed.digest).await;
     let record = record.map_err(|error| SessionError::request("reading the image's record", error))?;
     let policy = if let Some(policy) = policy {
         policy
@@ -109,7 +110,7 @@ async fn explain(session: &Session, image: &str, policy: Option<Policy>) -> Resu
         return Ok(());
     };
     tell_record(&record);
-    judge_now(session, &record, &policy).await
+    judge_now(session, &records, &record, &policy).await
 }
 
 fn tell_record(record: &ImageRecord) {
@@ -133,37 +134,74 @@ fn tell_record(record: &ImageRecord) {
     }
 }
 
-/// What `policy` says of the image's findings as they are now.
-async fn judge_now(session: &Session, record: &ImageRecord, policy: &Policy) -> Result<(), CommandError> {
+/// What `policy` says of the image's findings as they are now; of an index, of each of its images.
+async fn judge_now(
+    session: &Session,
+    records: &ImageRecords,
+    record: &ImageRecord,
+    policy: &Policy,
+) -> Result<(), CommandError> {
     let Some(facts) = &record.facts else { return Ok(()) };
-    if !facts.children.is_empty() {
-        say("an index takes the worst verdict of its images:");
-        for child in &facts.children {
-            say(format!("  {} {}", child.platform, child.digest));
-        }
+    if facts.children.is_empty() {
+        let Some(judgement) = judgement(session, record, policy).await? else { return Ok(()) };
+        let release = if judgement.allows_release { "a release may go on" } else { "a release waits" };
+        say(format!("policy {} says now: {}; with the gate `scan`, {release}", policy.version, word(&judgement)));
+        tell_judgement(&judgement);
         return Ok(());
     }
+    say(format!("an index takes the worst verdict of its images; policy {} says now:", policy.version));
+    let mut may_go_on = true;
+    for child in &facts.children {
+        let known = records.find(&record.repository, child.digest).await;
+        let known = known.map_err(|error| SessionError::request("reading an image's record", error))?;
+        let judgement = match &known {
+            Some(known) => judgement(session, known, policy).await?,
+            None => None,
+        };
+        may_go_on &= judgement.as_ref().is_some_and(|judgement| judgement.allows_release);
+        let outcome = judgement.as_ref().map_or("nothing has looked at it yet", word);
+        say(format!("{} {}: {outcome}", child.platform, child.digest));
+        if let Some(judgement) = &judgement {
+            tell_judgement(judgement);
+        }
+    }
+    let release = if may_go_on { "may go on" } else { "waits" };
+    say(format!("with the gate `scan`, a release of the index {release}"));
+    Ok(())
+}
+
+/// What `policy` says of one image; `None` for what was never looked at.
+async fn judgement(
+    session: &Session,
+    record: &ImageRecord,
+    policy: &Policy,
+) -> Result<Option<Judgement>, CommandError> {
+    let Some(facts) = &record.facts else { return Ok(None) };
     let scan = findings::read(&session.ecr, &record.repository, record.digest, record.scan_ended).await;
     let scan = scan.map_err(|error| SessionError::request("reading the findings", error))?;
     if let Scan::Waiting { status } = &scan {
-        say(format!("its scan has no answer yet ({status})"));
+        say(format!("the scan of {} has no answer yet ({status})", record.digest));
     }
     let subject = Subject { repository: &record.repository, labels: &facts.labels, size_bytes: facts.size_bytes };
-    let Judgement { outcome, allows_release, reason, counts, top, excepted } = policy.judge(subject, &scan, today());
-    let outcome = outcome.map_or("no verdict yet", |outcome| outcome.as_str());
-    let release = if allows_release { "a release may go on" } else { "a release waits" };
-    say(format!("policy {} says now: {outcome}; with the gate `scan`, {release}", policy.version));
+    Ok(Some(policy.judge(subject, &scan, today())))
+}
+
+fn word(judgement: &Judgement) -> &'static str {
+    judgement.outcome.map_or("no verdict yet", |outcome| outcome.as_str())
+}
+
+fn tell_judgement(judgement: &Judgement) {
+    let Judgement { reason, counts, top, excepted, .. } = judgement;
     if !reason.is_empty() {
         say(format!("  because {reason}"));
     }
     for (severity, count) in counts.iter().rev() {
         say(format!("  {count} {severity}"));
     }
-    for finding in &top {
+    for finding in top {
         say(format!("  {finding}"));
     }
-    for id in &excepted {
+    for id in excepted {
         say(format!("  {id} is taken out by an exception"));
     }
-    Ok(())
 }

@@ -176,6 +176,14 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
         ],
         &[],
     );
+    check(folder, &["import", "multi.tar", "--as", "team/multi:1", "--set", "ReleaseGate=scan"], 1, &[], &["held: "]);
+    check(
+        folder,
+        &["policy", "explain", "team/multi:1"],
+        0,
+        &["linux/amd64 sha256:", "because critical CVE-2026-0002", "a release of the index waits"],
+        &[],
+    );
     check(folder, &["policy", "explain", "team/app:2"], 1, &[], &["there is no image called \"team/app:2\""]);
     check(folder, &["policy", "explain", "nonsense"], 1, &[], &["wanted REPOSITORY:TAG"]);
     check(folder, &["status", "team/app:1"], 0, &["verdict   fail by policy default: critical CVE-2026-0002"], &[]);

@@ -27,6 +27,16 @@ where
     text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
 }
 
+/// As [`optional`], and a text that is none counts as absent: a tag that no client could pull is no reason to lose the
+/// event of an image.
+pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr,
+{
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
+}
+
 /// Repository and digest in the ARN of an image, as Inspector's events carry it: the digest comes after the
 /// repository's ARN and a slash.
 pub(super) fn in_image_arn(arn: &str) -> Option<(Repository, Digest)> {

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::image_name::{optional, repository};
+use super::image_name::{lenient, optional, repository};
 use super::{Event, EventError, detail, kind_of, other};
 use crate::image::{Digest, Repository, Tag};
 use crate::notify::{IMAGE_IMPORTED, SOURCE};
@@ -33,7 +33,7 @@ struct Action {
     repository_name: Repository,
     #[serde(default, deserialize_with = "optional")]
     image_digest: Option<Digest>,
-    #[serde(default, deserialize_with = "optional")]
+    #[serde(default, deserialize_with = "lenient")]
     image_tag: Option<Tag>,
 }
 
@@ -92,6 +92,7 @@ mod tests {
             (json!(DIGEST), json!("1.0"), Some("1.0")),
             (json!(DIGEST), json!(""), None),
             (json!(DIGEST), Value::Null, None),
+            (json!(DIGEST), json!("t".repeat(300)), None),
             (Value::Null, json!("1.0"), Some("1.0")),
         ] {
             let event = action(&json!({"result": "SUCCESS", "action-type": "PUSH", "repository-name": "team/app",

@@ -184,6 +184,9 @@ impl Reactor {
             // Whatever order children and indexes are pushed and scanned in: whoever comes last finds the others.
             if depth < limits::INDEX_DEPTH {
                 for parent in subject.record.parents.clone() {
+                    if self.has_folded(repository, parent, &subject.record).await? {
+                        continue;
+                    }
                     let parent = Look::at(repository.clone(), parent);
                     self.look_deep(&parent, policy, depth + 1).await?;
                 }
@@ -214,6 +217,22 @@ impl Reactor {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Whether the index `parent` has taken in the verdict of `child` as it is: a base image's finding is no reason to
+    /// look at hundreds of indexes each time. One request.
+    async fn has_folded(
+        &self,
+        repository: &Repository,
+        parent: Digest,
+        child: &ImageRecord,
+    ) -> Result<bool, ReactError> {
+        let (Some(verdict), Some(known)) = (&child.verdict, self.records.find(repository, parent).await?) else {
+            return Ok(false);
+        };
+        let is_settled = known.released.is_some() && !known.has_stale_claim((self.now)());
+        let folded = known.verdict.filter(|_| is_settled);
+        Ok(folded.is_some_and(|folded| folded.policy == verdict.policy && folded.read_at > verdict.since))
     }
 
     /// Reads the image back, if that is asked for or was not done yet, and makes an index known to its children.

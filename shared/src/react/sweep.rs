@@ -79,7 +79,10 @@ impl Reactor {
                     newest = Some(self.policy().await?);
                 }
                 let policy = newest.as_ref().unwrap_or(policy);
-                if let Err(error) = self.sweep_one(&repository, digest, sweep, policy, &mut swept).await? {
+                let one = self.sweep_one(&repository, digest, sweep, policy, &mut swept);
+                // What has no time left is the next sweep's first.
+                let Ok(one) = tokio::time::timeout_at(deadline, one).await else { break };
+                if let Err(error) = one? {
                     swept.failed += 1;
                     let error = chain(&error);
                     tracing::error!(ecr.repository = %repository, image.digest = %digest, error, "a look failed");
