@@ -74,9 +74,19 @@ impl Archive {
     ///
     /// [`ArchiveError`]: not a tar, damaged, cut off, or over a limit (permanent); unreadable (as the object says).
     pub async fn open<S: Source>(source: &Arc<S>, delivery: Duration) -> Result<Self, ArchiveError> {
+        let start = Start::read(&**source).await?;
+        Self::open_at(source, start, delivery).await
+    }
+
+    /// The same, where the archive's start is read already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Archive::open`].
+    pub async fn open_at<S: Source>(source: &Arc<S>, start: Start, delivery: Duration) -> Result<Self, ArchiveError> {
         let length = source.length_bytes();
-        let Some(codec) = outer_codec(&**source).await? else {
-            let index = walk::walk(&mut input::Ranged::new(&**source), None).await?;
+        let Some(codec) = start.codec() else {
+            let index = walk::walk(&mut input::Ranged::new(&**source, start.bytes), None).await?;
             return Ok(Self { index, outer: None });
         };
         // What comes out is hardly ever less than what goes in.
@@ -89,15 +99,6 @@ impl Archive {
         let index = walk::walk(&mut input, Some(codec)).await?;
         let decompressed_bytes = input::Input::found_bytes(&input);
         Ok(Self { index, outer: Some(Outer { codec, decompressed_bytes }) })
-    }
-
-    /// Whether [`Archive::open`] would have to decode all of `source`. One small request.
-    ///
-    /// # Errors
-    ///
-    /// [`ArchiveError::Object`]
-    pub async fn is_compressed(source: &impl Source) -> Result<bool, ArchiveError> {
-        Ok(outer_codec(source).await?.is_some())
     }
 
     /// How the layer at `extent` is stored, by its first bytes.
@@ -141,11 +142,28 @@ impl Archive {
     }
 }
 
-/// What the whole of `source` is compressed with. A tar whose first file happens to be called like a magic number is
-/// still a tar.
-async fn outer_codec(source: &impl Source) -> Result<Option<Codec>, ArchiveError> {
-    let start = read_exact(source, 0..source.length_bytes().min(walk::BLOCK_BYTES)).await?;
-    Ok(Codec::of(&start).filter(|_| !walk::is_header(&start)))
+/// The first bytes of an upload: as many as the walk of a plain archive begins with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    bytes: Bytes,
+}
+
+impl Start {
+    /// Reads them. One small request.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Object`]
+    pub async fn read(source: &impl Source) -> Result<Self, ArchiveError> {
+        let length = source.length_bytes().min(limits::HEADER_WINDOW_BYTES);
+        Ok(Self { bytes: read_exact(source, 0..length).await? })
+    }
+
+    /// What the whole upload is compressed with. A tar whose first file happens to be called like a magic number is
+    /// still a tar.
+    pub fn codec(&self) -> Option<Codec> {
+        Codec::of(&self.bytes).filter(|_| !walk::is_header(&self.bytes))
+    }
 }
 
 /// Decompressed bytes that one delivery can get through.

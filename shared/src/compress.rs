@@ -367,6 +367,29 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_s_window_and_expansion_have_limits() {
+        use std::io::Write as _;
+        let windowed = |log: u32, mebibytes: usize| {
+            let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            for _ in 0..mebibytes {
+                encoder.write_all(&vec![0; 1 << 20]).unwrap();
+            }
+            encoder.finish().unwrap()
+        };
+        let log = limits::LAYER_WINDOW_BYTES.ilog2();
+        assert!(run(&windowed(log, 1), Stored::Zstd, 1_000, 2).is_ok());
+        for (what, layer) in [("window", windowed(log + 1, 1)), ("expands", windowed(20, 300))] {
+            for stored in [Stored::Zstd, Stored::Recompressed(Codec::Zstd)] {
+                let error = run(&layer, stored, 1_000, 2).map(|(sums, _)| sums).unwrap_err();
+                let text = crate::disposition::chain(&error);
+                assert!(text.contains(what), "{what}: {text}");
+                assert_eq!(error.disposition(), Disposition::Permanent, "{what}");
+            }
+        }
+    }
+
+    #[test]
     fn broken_gzip_is_the_upload_s_fault() {
         let (_, zipped) = run(&sample(300_000), Stored::Plain, 10_000, 2).unwrap();
         let mut flipped = zipped.clone();

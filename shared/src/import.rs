@@ -19,7 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::archive::{Archive, Content, Outer, StoredIndex};
+use crate::archive::{Archive, Content, Outer, Start, StoredIndex};
 use crate::compress::Compressor;
 use crate::config::{ImportConfig, RepositorySettings};
 use crate::disposition::{Disposition, chain};
@@ -325,34 +325,23 @@ impl Importer {
     /// a later delivery of the same version skips it.
     async fn archive(&self, object: &Arc<S3Object>, left: Duration) -> Result<Archive, ImportError> {
         const WANTED: &str = "the index of a compressed archive";
+        let start = Start::read(&**object).await?;
+        if start.codec().is_none() {
+            return Ok(Archive::open_at(object, start, left).await?);
+        }
         let id = object.id();
         let version =
             [&id.bucket, &id.key, id.version_id.as_deref().unwrap_or_default(), &object.head().etag].join("\n");
         let key = format!("indexes/{}.json", Digest::of(version.as_bytes()).hex());
-        // A plain archive is walked in less time than it takes to ask.
-        if let Some(found) = self.stored_index(object, &key, WANTED).await? {
+        let stored = self.state.read::<StoredIndex>(&key, WANTED).await?;
+        if let Some(found) = stored.and_then(|stored| stored.value.read()) {
             return Ok(found);
         }
-        let archive = Archive::open(object, left).await?;
-        if archive.outer.is_some()
-            && let Some(stored) = StoredIndex::new(&archive)
-        {
+        let archive = Archive::open_at(object, start, left).await?;
+        if let Some(stored) = StoredIndex::new(&archive) {
             self.state.put(&key, &stored).await?;
         }
         Ok(archive)
-    }
-
-    async fn stored_index(
-        &self,
-        object: &Arc<S3Object>,
-        key: &str,
-        wanted: &'static str,
-    ) -> Result<Option<Archive>, ImportError> {
-        if !Archive::is_compressed(&**object).await? {
-            return Ok(None);
-        }
-        let stored = self.state.read::<StoredIndex>(key, wanted).await?;
-        Ok(stored.and_then(|stored| stored.value.read()))
     }
 
     /// Puts every manifest of every image by its digest, children first.

@@ -42,9 +42,12 @@ pub const IMAGES: usize = 100;
 /// Manifests reachable from one `index.json`.
 pub const MANIFESTS: usize = 1_000;
 
-/// Layers of one manifest of an OCI layout: charts and file collections have more than [`LAYERS`], which are layers of
-/// an image that is to run; a manifest of 4 MiB could name three times as many.
-pub const BLOBS: u64 = 10_000;
+/// Configs and layers that the manifests of one OCI layout name, all together: charts and file collections have more
+/// layers than [`LAYERS`], and [`IMAGES`] of ten platforms with 50 layers stay at this.
+pub const BLOBS: u64 = 50_000;
+
+/// Bytes of all manifests of one OCI layout, which are held until they are put: [`MANIFESTS`] of 8 KiB.
+pub const ALL_MANIFESTS_BYTES: u64 = 8 * MIB;
 
 /// Indexes inside indexes. BuildKit and buildah nest once or twice.
 pub const INDEX_DEPTH: usize = 8;
@@ -52,6 +55,10 @@ pub const INDEX_DEPTH: usize = 8;
 /// Bytes one header read fetches ahead: small enough that skipping bodies stays cheap, large enough that the small
 /// entries between layers come with their headers.
 pub const HEADER_WINDOW_BYTES: u64 = 32 * KIB;
+
+/// Reads that the headers of one plain archive may take: one for each file that is larger than
+/// [`HEADER_WINDOW_BYTES`]. At 20 ms each they take half of a delivery; the largest images have some hundred.
+pub const HEADER_READS: u64 = 20_000;
 
 /// Uncompressed bytes of a layer for each stored byte. Deflate cannot exceed 1,032; a layer above this is a bomb.
 pub const EXPANSION_RATIO: u64 = 1_100;

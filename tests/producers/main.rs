@@ -8,8 +8,12 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic, as tests do")]
 
 mod builder;
+mod fuzzing;
 mod matrix;
 mod rows;
+#[expect(unreachable_pub, reason = "cargo-fuzz sees them from another package")]
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Which images an archive holds, and where each of their blobs lies in it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -313,11 +314,13 @@ fn root(archive: &Archive) -> Result<String, ArchiveError> {
     if filesystem {
         return Err(ArchiveError::NoImage { entries: index.len(), filesystem });
     }
+    let with_blobs: HashSet<&str> =
+        index.paths().filter_map(|path| path.split_once("/blobs/").map(|(folder, _)| folder)).collect();
     let mut layouts: Vec<&str> = index
         .paths()
         .filter_map(|path| path.strip_suffix(oci::INDEX)?.strip_suffix('/'))
         .filter(|folder| folder.split('/').count() <= ROOT_DEPTH)
-        .filter(|folder| index.contains(&format!("{folder}/oci-layout")) || holds(archive, &format!("{folder}/blobs/")))
+        .filter(|folder| with_blobs.contains(folder) || index.contains(&format!("{folder}/oci-layout")))
         .collect();
     layouts.sort_unstable_by_key(|folder| (folder.split('/').count(), *folder));
     // A layout above others holds them.
@@ -343,10 +346,6 @@ fn root(archive: &Archive) -> Result<String, ArchiveError> {
         [only] => Ok(format!("{only}/")),
         [one, other, ..] => Err(ArchiveError::SeveralLayouts { one: (*one).to_owned(), other: (*other).to_owned() }),
     }
-}
-
-fn holds(archive: &Archive, folder: &str) -> bool {
-    archive.index.paths().any(|path| path.starts_with(folder))
 }
 
 /// The archive's files as the parsers of all layouts see them: paths below the layout's root.

@@ -58,6 +58,14 @@ struct History {
     comment: Option<String>,
 }
 
+impl History {
+    /// About as long as it is written.
+    fn bytes(&self) -> u64 {
+        let given = [&self.created, &self.author, &self.comment].into_iter().flatten();
+        given.chain([&self.created_by]).map(|text| text.len() as u64).sum()
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct RootFs<'a> {
     r#type: &'static str,
@@ -113,9 +121,12 @@ async fn image<S: Source>(
 ) -> Result<Content, ArchiveError> {
     let bad =
         |entry: String| move |source| ArchiveError::BadJson { entry, wanted: "a layer's json of Docker 1.0", source };
+    // The uppermost layer's `json`, of which the config is made.
+    let mut uppermost = None;
     let mut chain = Vec::new();
     let mut next = Some(top.to_owned());
     let mut named_by = REPOSITORIES.to_owned();
+    let mut history_bytes = 0_u64;
     while let Some(id) = next {
         let entry = format!("{id}/json");
         if chain.len() == limits::LAYERS {
@@ -128,14 +139,25 @@ async fn image<S: Source>(
         }
         let bytes = files.json(&entry, &named_by).await?;
         let json: V1Json = serde_json::from_slice(&bytes).map_err(bad(entry.clone()))?;
-        next = json.parent.clone().filter(|parent| !parent.is_empty());
-        chain.push((id, json, bytes));
+        let line = history(&json);
+        history_bytes = history_bytes.saturating_add(line.bytes());
+        if history_bytes > limits::JSON_BYTES {
+            return Err(ArchiveError::OverLimit {
+                what: format!("the history of the layers below {top}"),
+                offset: files.file(&entry, &named_by)?.offset,
+                found: history_bytes,
+                limit: limits::JSON_BYTES,
+            });
+        }
+        next = json.parent.filter(|parent| !parent.is_empty());
+        uppermost.get_or_insert((json.platform, bytes));
+        chain.push((id, line));
         named_by = entry;
     }
     // Lowest first from here on.
     chain.reverse();
     let mut layers = Vec::with_capacity(chain.len());
-    for (id, _, _) in &chain {
+    for (id, _) in &chain {
         let extent = files.file(&format!("{id}/layer.tar"), REPOSITORIES)?;
         let stored = files.stored(&extent).await?;
         if stored != Stored::Plain {
@@ -149,16 +171,16 @@ async fn image<S: Source>(
         layers.push(DockerLayer { diff_id, bytes: LayerBytes::Here { extent, stored } });
     }
     let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
-    let history: Vec<History> = chain.iter().map(|(_, json, _)| history(json)).collect();
+    let history: Vec<History> = chain.into_iter().map(|(_, line)| line).collect();
     // The chain has its top at least.
-    let Some((id, json, bytes)) = chain.last() else {
+    let Some((platform, bytes)) = uppermost else {
         return Err(ArchiveError::NamesNothing { entry: REPOSITORIES.to_owned() });
     };
-    let built = build_config(bytes, &diff_ids, &history).map_err(bad(format!("{id}/json")))?;
+    let built = build_config(&bytes, &diff_ids, &history).map_err(bad(format!("{top}/json")))?;
     let digest = Digest::of(&built);
     let descriptor = Descriptor::new(MediaType::OCI_CONFIG, digest, built.len() as u64);
-    let extent = Extent::made(&format!("{id}/json"), built);
-    let platform = Some(json.platform.clone()).filter(|platform| !platform.architecture.is_empty());
+    let extent = Extent::made(&format!("{top}/json"), built);
+    let platform = Some(platform).filter(|platform| !platform.architecture.is_empty());
     Ok(Content::Docker(Box::new(DockerImage { config: Blob { descriptor, extent }, platform, layers })))
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use tar::{EntryType, Header};
 
 use super::tests::{Memory, Oci, Tar, config, digest_in, oci as oci_image, open, read};
@@ -12,6 +13,9 @@ use super::*;
 use crate::decompress::DecodeError;
 use crate::disposition::{Disposition, chain};
 use crate::image::Digest;
+use crate::naming::Upload;
+use crate::object::{Body, ObjectError};
+use crate::plan::{Consumer, Plan, Profile, platform_of};
 use crate::retry::Disposed as _;
 
 const MANIFEST: &str = r#"[{"Config":"c.json","Layers":["l.tar"]}]"#;
@@ -215,20 +219,113 @@ fn indexes_have_limits_in_depth_and_in_number() {
     assert!(error.contains("the number of manifests"), "{error}");
 }
 
+/// A layout of one image for each of `layers`, which says how many layers it has.
+fn layered(layers: &[u64]) -> Result<Contents, ArchiveError> {
+    let mut oci = Oci::default();
+    let config = oci.blob("{}");
+    let layer = oci.blob("layer");
+    let layer = format!(r"{{{layer}}}").replace("size", "mediaType\":\"a/b\",\"size");
+    let manifests: Vec<String> = layers
+        .iter()
+        .map(|count| {
+            let layers = vec![layer.as_str(); usize::try_from(*count).unwrap()].join(",");
+            let manifest = oci.blob(&format!(r#"{{"config":{{"mediaType":"a/b",{config}}},"layers":[{layers}]}}"#));
+            format!(r#""mediaType":"application/vnd.oci.image.manifest.v1+json",{manifest}"#)
+        })
+        .collect();
+    oci.read(&manifests.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 #[test]
-fn layers_of_one_manifest_have_a_limit() {
-    let wide = |count: u64| {
+fn blobs_and_manifests_of_a_layout_have_limits_together() {
+    // Each names its config, too.
+    let half = limits::BLOBS / 2;
+    assert!(layered(&[half - 1, half - 2, 0]).is_err_and(|error| matches!(error, ArchiveError::EcrRefuses { .. })));
+    let error = layered(&[half - 1, half - 2, 1]).unwrap_err().to_string();
+    assert!(error.contains("the number of blobs that manifests name") && error.contains("at most 50000"), "{error}");
+
+    let heavy = |bytes: &[u64]| {
         let mut oci = Oci::default();
-        let config = oci.blob("{}");
-        let layer = oci.blob("layer");
-        let layer = format!(r#"{{"mediaType":"text/x",{layer}}}"#);
-        let layers = vec![layer; usize::try_from(count).unwrap()].join(",");
-        let manifest = oci.blob(&format!(r#"{{"config":{{"mediaType":"a/b",{config}}},"layers":[{layers}]}}"#));
-        oci.read(&[&format!(r#""mediaType":"application/vnd.oci.image.manifest.v1+json",{manifest}"#)])
+        let (config, layer) = (oci.blob("{}"), oci.blob("layer"));
+        let mut manifests = Vec::new();
+        for (at, bytes) in bytes.iter().enumerate() {
+            let manifest = format!(
+                r#"{{"at":{at},"config":{{"mediaType":"a/b",{config}}},"layers":[{{"mediaType":"a/b",{layer}}}]}}"#
+            );
+            let padding = usize::try_from(*bytes).unwrap() - manifest.len();
+            let manifest = oci.blob(&format!("{manifest}{}", " ".repeat(padding)));
+            manifests.push(format!(r#""mediaType":"application/vnd.oci.image.manifest.v1+json",{manifest}"#));
+        }
+        oci.read(&manifests.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    assert!(wide(limits::BLOBS).is_ok());
-    let error = wide(limits::BLOBS + 1).unwrap_err().to_string();
-    assert!(error.contains("the number of layers of manifest"), "{error}");
+    let half = limits::ALL_MANIFESTS_BYTES / 2;
+    assert!(heavy(&[half, half]).is_ok());
+    let error = heavy(&[half, half, 1_000]).unwrap_err().to_string();
+    assert!(error.contains("the size of all manifests together"), "{error}");
+}
+
+#[test]
+fn a_docker_1_0_history_has_a_limit() {
+    let archive = |comment: u64| {
+        let comment = "c".repeat(usize::try_from(comment).unwrap() / 2);
+        Tar::default()
+            .file("a/json", format!(r#"{{"os":"linux","comment":"{comment}"}}"#))
+            .file("a/layer.tar", b"one")
+            .file("b/json", format!(r#"{{"os":"linux","parent":"a","comment":"{comment}"}}"#))
+            .file("b/layer.tar", b"two")
+            .file("repositories", r#"{"x":{"1":"b"}}"#)
+            .bytes()
+    };
+    assert!(read(archive(limits::JSON_BYTES)).is_ok());
+    over(archive(limits::JSON_BYTES + 2), "the history of the layers", limits::JSON_BYTES + 2, limits::JSON_BYTES);
+    let looped = Tar::default()
+        .file("a/json", r#"{"parent":"a"}"#)
+        .file("a/layer.tar", b"one")
+        .file("repositories", r#"{"x":{"1":"a"}}"#)
+        .bytes();
+    over(looped, "the number of layers below a", limits::LAYERS as u64 + 1, limits::LAYERS as u64);
+}
+
+/// An archive of files that are all larger than a window, so that each header takes a read.
+struct Wide {
+    files: u64,
+    /// One of them.
+    file: Bytes,
+}
+
+const WIDE_BYTES: u64 = limits::HEADER_WINDOW_BYTES + 512;
+
+impl Source for Wide {
+    fn length_bytes(&self) -> u64 {
+        self.files * self.file.len() as u64
+    }
+
+    async fn get(&self, offset: u64, length: u64) -> Result<Body, ObjectError> {
+        // Every read begins with a header, and none is longer than a file.
+        assert_eq!(offset % self.file.len() as u64, 0);
+        let length = usize::try_from(length.min(self.length_bytes() - offset)).unwrap();
+        Ok(stream::iter([Ok(self.file.slice(..length))]).boxed())
+    }
+}
+
+#[test]
+fn the_reads_that_headers_take_have_a_limit() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let content = vec![0; usize::try_from(WIDE_BYTES).unwrap()];
+    let file = Bytes::from(plain("f", &content));
+    let wide = |files: u64| Arc::new(Wide { files, file: file.clone() });
+    let opened = |files: u64| runtime.block_on(Archive::open(&wide(files), USUAL_DELIVERY));
+    // The first comes with the archive's start.
+    assert_eq!(opened(limits::HEADER_READS + 1).unwrap().index.len() as u64, limits::HEADER_READS + 1);
+    let error = opened(limits::HEADER_READS + 2).unwrap_err().to_string();
+    assert!(error.contains("the number of reads that its headers take"), "{error}");
+}
+
+#[test]
+fn a_hundred_thousand_folders_with_layouts_are_told_apart_in_time() {
+    let folders: Vec<u8> = (0..40_000).flat_map(|at| plain(&format!("f{at}/index.json"), b"")).collect();
+    let error = read([folders, plain("f7/blobs/x", b""), plain("f8/blobs/x", b""), vec![0; 512]].concat()).unwrap_err();
+    assert!(matches!(error, ArchiveError::SeveralLayouts { .. }), "{error}");
 }
 
 #[test]
@@ -394,6 +491,46 @@ fn an_archive_cut_at_any_block_is_refused_or_whole() {
             }
         }
     }
+}
+
+/// An archive that is mostly a hole: `front`, so many zeros, `back`.
+struct Hole {
+    front: Bytes,
+    zeros: u64,
+    back: Bytes,
+}
+
+impl Source for Hole {
+    fn length_bytes(&self) -> u64 {
+        self.front.len() as u64 + self.zeros + self.back.len() as u64
+    }
+
+    async fn get(&self, offset: u64, length: u64) -> Result<Body, ObjectError> {
+        let back_at = self.front.len() as u64 + self.zeros;
+        let byte = |at: u64| {
+            let back = at.checked_sub(back_at).and_then(|at| self.back.get(usize::try_from(at).unwrap()));
+            self.front.get(usize::try_from(at).unwrap()).or(back).copied().unwrap_or(0)
+        };
+        let bytes: Vec<u8> = (offset..(offset + length).min(self.length_bytes())).map(byte).collect();
+        Ok(stream::iter([Ok(Bytes::from(bytes))]).boxed())
+    }
+}
+
+#[test]
+fn a_layer_of_the_size_that_ecr_takes_is_planned_and_one_byte_more_is_refused() {
+    let planned = |size_bytes: u64| {
+        let front = entry("l.tar", EntryType::Regular, b"", |header| header.set_size(size_bytes));
+        let back = Tar::default().file("c.json", config(&[b"one"])).file("manifest.json", MANIFEST).bytes();
+        let zeros = size_bytes.next_multiple_of(512);
+        let source = Arc::new(Hole { front: front.into(), zeros, back: back.into() });
+        let upload = Upload { bucket: "uploads", key: "team/app/1.tar", image: None, prefix: "" };
+        let consumer = Consumer { profile: Profile::Exact, platform: platform_of("arm64").unwrap() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(Plan::read(&source, upload, &consumer, USUAL_DELIVERY)).map(|plan| plan.size_bytes)
+    };
+    assert!(planned(limits::LAYER_BYTES).is_ok());
+    let error = planned(limits::LAYER_BYTES + 1).unwrap_err().to_string();
+    assert!(error.contains("the layer \"l.tar\"") && error.contains("at most 214748364800"), "{error}");
 }
 
 fn gzipped(bytes: &[u8]) -> Vec<u8> {

@@ -46,11 +46,13 @@ pub(super) struct Ranged<'a, S> {
     source: &'a S,
     window: Bytes,
     window_start: u64,
+    reads: u64,
 }
 
 impl<'a, S: Source> Ranged<'a, S> {
-    pub(super) fn new(source: &'a S) -> Self {
-        Self { source, window: Bytes::new(), window_start: 0 }
+    /// Begins with `start`, the archive's first bytes.
+    pub(super) fn new(source: &'a S, start: Bytes) -> Self {
+        Self { source, window: start, window_start: 0, reads: 0 }
     }
 
     /// What the window holds of `range`.
@@ -67,8 +69,20 @@ impl<S: Source> Input for Ranged<'_, S> {
     async fn bytes(&mut self, range: Range<u64>) -> Result<Bytes, ArchiveError> {
         let end = range.end.min(self.source.length_bytes());
         let range = range.start.min(end)..end;
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
         let window_end = self.window_start.saturating_add(self.window.len() as u64);
         if range.start < self.window_start || range.end > window_end {
+            self.reads = self.reads.saturating_add(1);
+            if self.reads > limits::HEADER_READS {
+                return Err(ArchiveError::OverLimit {
+                    what: "the number of reads that its headers take".to_owned(),
+                    offset: range.start,
+                    found: self.reads,
+                    limit: limits::HEADER_READS,
+                });
+            }
             let ahead = range.start.saturating_add(limits::HEADER_WINDOW_BYTES);
             let wanted = range.start..ahead.max(range.end).min(self.source.length_bytes());
             self.window_start = wanted.start;

@@ -125,6 +125,10 @@ pub(super) struct Reader<'a, 'b, S> {
     files: &'a Files<'b, S>,
     names: BlobNames,
     manifests: usize,
+    /// Bytes of all of them.
+    manifests_bytes: u64,
+    /// Configs and layers that they name, each as often as it is named.
+    blobs_named: u64,
     /// Every manifest that was asked for, also those that came to nothing.
     pub(super) met: HashSet<Digest>,
     pub(super) left_out: Vec<String>,
@@ -135,7 +139,15 @@ type TreeFuture<'f> = Pin<Box<dyn Future<Output = Result<Option<Tree>, ArchiveEr
 
 impl<'a, 'b, S: Source> Reader<'a, 'b, S> {
     pub(super) fn new(files: &'a Files<'b, S>, names: BlobNames) -> Self {
-        Self { files, names, manifests: 0, met: HashSet::new(), left_out: Vec::new() }
+        Self {
+            files,
+            names,
+            manifests: 0,
+            manifests_bytes: 0,
+            blobs_named: 0,
+            met: HashSet::new(),
+            left_out: Vec::new(),
+        }
     }
 
     /// The file of a blob, whether it is there or not.
@@ -228,6 +240,9 @@ impl<'a, 'b, S: Source> Reader<'a, 'b, S> {
         depth: usize,
     ) -> Result<Option<Tree>, ArchiveError> {
         let bad = |source| ArchiveError::BadJson { entry: path.to_owned(), wanted: "a manifest", source };
+        // All of them are held until they are put.
+        self.manifests_bytes = self.manifests_bytes.saturating_add(bytes.len() as u64);
+        over("the size of all manifests together", self.manifests_bytes, limits::ALL_MANIFESTS_BYTES)?;
         // What the manifest says of itself is what ECR compares the `Content-Type` with; without it (it was optional
         // in OCI 1.0) its descriptor counts, and without that its shape.
         let own: MediaType = match crate::image::manifest::own_media_type(&bytes).map_err(bad)? {
@@ -268,16 +283,9 @@ impl<'a, 'b, S: Source> Reader<'a, 'b, S> {
     }
 
     /// The config and layers of `image` that the archive holds; `None` when one is absent that has to be there.
-    fn blobs(&self, image: &ImageManifest, manifest: &Manifest) -> Result<Option<Vec<Blob>>, ArchiveError> {
-        let count = image.layers.len() as u64;
-        if count > limits::BLOBS {
-            return Err(ArchiveError::OverLimit {
-                what: format!("the number of layers of manifest {}", manifest.digest),
-                offset: 0,
-                found: count,
-                limit: limits::BLOBS,
-            });
-        }
+    fn blobs(&mut self, image: &ImageManifest, manifest: &Manifest) -> Result<Option<Vec<Blob>>, ArchiveError> {
+        self.blobs_named = self.blobs_named.saturating_add(image.layers.len() as u64).saturating_add(1);
+        over("the number of blobs that manifests name", self.blobs_named, limits::BLOBS)?;
         let mut blobs = Vec::new();
         let mut known = HashSet::new();
         for descriptor in std::iter::once(&image.config).chain(&image.layers) {
@@ -394,6 +402,12 @@ pub(crate) fn rewritten(manifest: &Manifest, tops: &HashMap<Digest, Arc<Manifest
     }
     let bytes = serde_json::to_vec(&index).map_err(bad)?;
     Manifest::parse(bytes.into(), manifest.media_type.clone()).map_err(bad)
+}
+
+fn over(what: &str, found: u64, limit: u64) -> Result<(), ArchiveError> {
+    let what = what.to_owned();
+    // What was counted lies in many places; none of them is to blame.
+    if found > limit { Err(ArchiveError::OverLimit { what, offset: 0, found, limit }) } else { Ok(()) }
 }
 
 fn described(entry: &Descriptor) -> String {

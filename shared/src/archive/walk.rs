@@ -293,8 +293,11 @@ fn check_sum(block: &[u8], header: &Header) -> std::io::Result<()> {
     let named = header.cksum()?;
     let byte_at = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { *byte };
     let unsigned: u32 = block.iter().enumerate().map(|byte| u32::from(byte_at(byte))).sum();
+    if named == unsigned {
+        return Ok(());
+    }
     let signed: i32 = block.iter().enumerate().map(|byte| i32::from(byte_at(byte).cast_signed())).sum();
-    if named == unsigned || i64::from(named) == i64::from(signed) {
+    if i64::from(named) == i64::from(signed) {
         return Ok(());
     }
     Err(std::io::Error::other(format!("its bytes add up to {unsigned}, and it says {named}")))
