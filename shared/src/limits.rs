@@ -96,7 +96,7 @@ pub const EXPANSION_SLACK_BYTES: u64 = 256 * MIB;
 pub const DECODER_RANGE_BYTES: u64 = MIB;
 
 /// Ranged reads under way beside the one that is decoded.
-pub const DECODER_RANGES_AHEAD: usize = 4;
+pub const DECODER_RANGES_AHEAD: usize = 3;
 
 /// Megabytes of output a second on one core of GNU gzip, the slowest decoder of its kind; measured beside the others
 /// below, on the same core, over the layers of one image.

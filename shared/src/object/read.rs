@@ -1,7 +1,7 @@
 //! Reading ranges whole, and reading far ahead.
 //!
 //! A range that ends early, whether the body just stops or the connection breaks, is continued from the next byte
-//! on a fresh connection. [`stream`] keeps several ranges under way at once and gives their bytes in order.
+//! on a fresh connection. [`stream()`] keeps several ranges under way at once and gives their bytes in order.
 
 use std::ops::Range;
 use std::sync::Arc;
