@@ -1,7 +1,7 @@
 //! The receipt: what became of an upload, written beside it as `<key>.receipt.json`.
 //!
 //! Its first keys are `state`, `summary` and `next`; object tag, exit codes and events are derived from its state and
-//! from nothing else. [`Receipts::update`] is the only writer.
+//! from nothing else. [`Receipts`] is the only writer.
 
 mod tags;
 
