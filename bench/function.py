@@ -6,6 +6,7 @@ import queue
 import re
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -130,10 +131,14 @@ def environment(template, endpoint, registry):
     text = template.read_text()
     parameters = text.partition("\nParameters:")[2].partition("\nMappings:")[0]
     defaults = dict(re.findall(r"^  (\w+):\n(?:    .*\n)*?    Default: (.*)$", parameters, re.MULTILINE))
-    defaults |= {"AWS::StackName": "gantry", "State": "state", "Arn": "arn:aws:sqs:us-east-1:123456789012:failed-messages", "ImportQueue": f"{endpoint}/123456789012/import-queue"}
+    with urllib.request.urlopen(f"{endpoint}/_emulator/stack") as answer:
+        stack = json.load(answer)
+    defaults |= {"AWS::StackName": "gantry", "State": stack["buckets"]["State"], "Topic": stack["topics"]["Topic"]}
+    defaults |= {"Arn": "arn:aws:sqs:us-east-1:123456789012:failed-messages", "ImportQueue": stack["queues"]["ImportQueue"]}
     defaults |= dict(re.findall(r"^      (MaxReceives): (\d+)", text, re.MULTILINE))
     variables = {}
-    for name, value in re.findall(r"^          (GANTRY_\w+): (.*)$", text, re.MULTILINE):
+    [function] = re.findall(r"^  ImportFunction:\n((?:(?:    .*)?\n)+)", text, re.MULTILINE)
+    for name, value in re.findall(r"^          (GANTRY_\w+): (.*)$", function, re.MULTILINE):
         # `!Ref Name`, or the last name inside the brackets of `!Join` and `!FindInMap`.
         source = re.findall(r"[\w:]+", value)[-1]
         if source not in defaults:

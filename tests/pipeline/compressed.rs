@@ -20,6 +20,13 @@ fn bytes_of(image: &Image, names: &[&str]) -> Vec<u8> {
     encoder.finish().expect("memory takes it")
 }
 
+/// How many ranges of uploads were read.
+fn reads(pipeline: &Pipeline) -> usize {
+    let of_upload = |resource: &str| resource.ends_with(".tar.gz");
+    let requests = pipeline.faults.requests().into_iter().map(|request| request.operation);
+    requests.filter(|operation| operation.name == "s3:GetObject" && of_upload(&operation.resource)).count()
+}
+
 /// What stands in the state bucket below `indexes/`.
 async fn indexes(pipeline: &Pipeline) -> usize {
     let state =
@@ -34,12 +41,12 @@ async fn a_second_pass_is_made_only_when_something_is_to_be_sent() {
     let first = pipeline.import("team/app/1.tar.gz", &body).await;
     assert_eq!(first["state"], "released", "{first:#}");
     assert_eq!(indexes(&pipeline).await, 1);
-    let reads = pipeline.faults.count("s3:GetObject");
+    let first_reads = reads(&pipeline);
     let again = pipeline.import("team/app/2.tar.gz", &body).await;
     assert_eq!(again["state"], "released", "{again:#}");
     assert_eq!(again["import"]["layers"]["read_bytes"], 0, "{again:#}");
-    let reads_again = pipeline.faults.count("s3:GetObject") - reads;
-    assert!(reads_again < reads, "{reads_again} of {reads}: no second pass");
+    let reads_again = reads(&pipeline) - first_reads;
+    assert!(reads_again < first_reads, "{reads_again} of {first_reads}: no second pass");
     check_image(pipeline.stack.images(), "team/app", "2");
 }
 
