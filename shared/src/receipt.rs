@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::ObjectCreated;
 use crate::image::{Digest, Repository, Tag};
+use crate::limits::RESENDS;
 use crate::naming::NamedBy;
 use crate::plan::Applied;
 use crate::react::release::{Hold, ReleaseState};
@@ -180,6 +181,11 @@ impl UploadId {
         self.version_id == other.version_id && (self.version_id.is_some() || same_content)
     }
 
+    /// Whether the key leaves room for the receipt's.
+    pub(crate) fn has_room_for_receipt(&self) -> bool {
+        self.key.len() + SUFFIX.len() <= KEY_LONGEST
+    }
+
     /// Whether `other` is another version of this key, and which came later, as far as the sequencers say
     /// (S3 user guide, "Event message structure": hexadecimal, compared after padding on the left).
     fn order(&self, other: &Self) -> Option<Ordering> {
@@ -283,8 +289,8 @@ pub struct LayersDone {
 /// Why, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time` or
-    /// `superseded`.
+    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time`,
+    /// `lost` or `superseded`.
     pub kind: String,
     /// The whole chain of causes.
     pub text: String,
@@ -368,7 +374,7 @@ impl Receipts {
         let fresh = |known: BTreeMap<String, ImageReaction>| self.receipt(upload, import.clone(), known);
         let mut written = fresh(BTreeMap::new());
         let mut decided_before = false;
-        if fits(upload) {
+        if upload.has_room_for_receipt() {
             let change = |known: Option<Receipt>| {
                 written = fresh(BTreeMap::new());
                 decided_before = false;
@@ -410,13 +416,45 @@ impl Receipts {
         Ok(written)
     }
 
+    /// Writes import's section of an upload that nothing was heard of, if that is so still: there is no receipt of its
+    /// version, or it is importing and was last written at `seen`. Gives whether it was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub(crate) async fn claim(
+        &self,
+        upload: &UploadId,
+        seen: Option<Timestamp>,
+        import: &ImportSection,
+    ) -> Result<bool, StateError> {
+        let change = |known: Option<Receipt>| {
+            let known = known.filter(|known| known.upload.is_version(upload));
+            let is_silent = match (&known, seen) {
+                (None, None) => true,
+                (Some(known), Some(seen)) => known.state == State::Importing && known.import.updated_at == seen,
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+            let (upload, reaction) = match known {
+                Some(known) => (known.upload, known.reaction),
+                None => (upload.clone(), BTreeMap::new()),
+            };
+            is_silent.then(|| self.receipt(&upload, import.clone(), reaction))
+        };
+        let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
+        if let Some(receipt) = &written {
+            self.tag(receipt).await;
+        }
+        Ok(written.is_some())
+    }
+
     /// Notes that people were told of the upload's failure.
     ///
     /// # Errors
     ///
     /// [`StateError`]
     pub async fn told(&self, upload: &UploadId) -> Result<(), StateError> {
-        if !fits(upload) {
+        if !upload.has_room_for_receipt() {
             return Ok(());
         }
         let change = |known: Option<Receipt>| {
@@ -439,7 +477,7 @@ impl Receipts {
         digest: Digest,
         reaction: &ImageReaction,
     ) -> Result<(), StateError> {
-        if !fits(upload) {
+        if !upload.has_room_for_receipt() {
             return Ok(());
         }
         let mut before = None;
@@ -495,11 +533,6 @@ fn key(upload: &UploadId) -> String {
     format!("{}{SUFFIX}", upload.key)
 }
 
-/// Whether the key leaves room for the receipt's.
-fn fits(upload: &UploadId) -> bool {
-    upload.key.len() + SUFFIX.len() <= KEY_LONGEST
-}
-
 /// What the sections come to: the worst of the images, once they are in ECR.
 fn state_of(import: &ImportSection, reaction: &BTreeMap<String, ImageReaction>) -> State {
     match import.outcome {
@@ -536,6 +569,14 @@ fn in_words(
     match state {
         State::Importing => {
             let Attempt { n, of } = import.attempt;
+            if let Some(Resent { times, at }) = import.resent
+                && at == import.updated_at
+            {
+                return (
+                    format!("nothing was heard of it, and it was sent round again, time {times} of {RESENDS}"),
+                    wait(),
+                );
+            }
             match reason() {
                 Some(reason) => {
                     (format!("delivery {n} of {of} failed, and it is tried again: {}", reason.text), reason.fix.clone())

@@ -7,7 +7,7 @@ use gantry::image::{Digest, Repository, Tag};
 use gantry::limits;
 use gantry::react::policy::Loaded;
 use gantry::react::{Look, Looked, ReactError, Reactor};
-use gantry::retry::{Disposed as _, redelivery};
+use gantry::retry::{Disposed, redelivery};
 use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
@@ -78,7 +78,21 @@ fn told(looked: &Looked, events: usize) {
 
 /// Whether and when `message` comes back after `error`, which is logged: a permanent failure is done with.
 pub fn later(error: &ReactError, message: &Message) -> Option<Later> {
-    let (kind, text) = (error.kind(), chain(error));
+    failed(error, error.kind(), message)
+}
+
+/// The same for every message.
+pub fn all_later(error: &ReactError, messages: &[Message]) -> Vec<Option<Later>> {
+    all_failed(error, error.kind(), messages)
+}
+
+/// [`all_later`] after any error; `kind` is a stable word for alarms.
+pub fn all_failed(error: &impl Disposed, kind: &str, messages: &[Message]) -> Vec<Option<Later>> {
+    messages.iter().map(|message| failed(error, kind, message)).collect()
+}
+
+fn failed(error: &impl Disposed, kind: &str, message: &Message) -> Option<Later> {
+    let text = chain(error);
     let gantry::receipt::Attempt { n, of } = message.attempt;
     match error.disposition() {
         Disposition::Permanent => {
@@ -91,11 +105,6 @@ pub fn later(error: &ReactError, message: &Message) -> Option<Later> {
             Some(Later { error: text, after })
         }
     }
-}
-
-/// The same for every message.
-pub fn all_later(error: &ReactError, messages: &[Message]) -> Vec<Option<Later>> {
-    messages.iter().map(|message| later(error, message)).collect()
 }
 
 /// When work has to end so that there is time for the answer.

@@ -171,6 +171,16 @@ impl Tags {
             .collect()
     }
 
+    /// The floating tags of `digest`, which is released, that are nowhere or stand at a lower release. Whether we put
+    /// them there for a release whose own tag is gone is left open.
+    pub fn too_low(&self, templates: &[Template], digest: Digest) -> Vec<Tag> {
+        let is_too_low = |(tag, template): &(Tag, &Template)| {
+            let highest = self.candidates(tag, template).find(|(_, of)| *of == digest);
+            highest.is_some_and(|(version, _)| self.may_move(tag, template, version, digest, None))
+        };
+        self.floating(templates, digest).into_iter().filter(is_too_low).map(|(tag, _)| tag).collect()
+    }
+
     /// Images whose releases make `tag`, highest first: the first that is released should have it.
     pub fn candidates<'t>(
         &'t self,
@@ -306,5 +316,10 @@ mod tests {
         let made: Vec<Tag> = tags.floating(&templates, digest(1)).into_keys().collect();
         assert_eq!(made, [tag("latest"), tag("latest-1.4")]);
         assert!(tags.floating(&templates, digest(3)).is_empty(), "a prerelease makes none");
+        assert_eq!(tags.too_low(&templates, digest(1)), made, "they are nowhere");
+        let too_low = |place, seed| at(Some(place)).too_low(&templates[..1], digest(seed)).len();
+        for (place, seed, found) in [(1, 2, 1), (2, 2, 0), (2, 1, 0), (5, 1, 1), (4, 2, 0), (5, 3, 0)] {
+            assert_eq!(too_low(place, seed), found, "latest at {place}, seen from {seed}");
+        }
     }
 }
