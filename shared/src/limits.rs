@@ -196,7 +196,8 @@ pub const CLAIM: Duration = Duration::from_mins(2);
 /// How long sweeps still look at an image that was not there: one that is being pushed is not there for a while.
 pub const GONE: Duration = Duration::from_hours(1);
 
-/// Deliveries of a push that ask for an image that is not there: ECR may tell of it before it lists it.
+/// Deliveries of an event that ask for what is not there: ECR may tell of a push before it lists the image, and of a
+/// scan before it gives the findings.
 pub const GONE_DELIVERIES: u32 = 3;
 
 /// Tags named in an event or a message; the rest of a thousand would not fit into one.

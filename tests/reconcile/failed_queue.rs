@@ -34,6 +34,15 @@ async fn without_receipts() -> Pipeline {
 async fn an_upload_in_the_failed_queue_has_a_receipt_that_says_so() {
     let pipeline = without_receipts().await;
     let pipeline = hours_later(pipeline, vec![]).await;
+    // The receipt cannot be written yet: the message is in the failed queue all the same, and no second one is sent.
+    let denied = Action::Status(403, "<Error><Code>AccessDenied</Code></Error>".to_owned());
+    let resource = Some(".receipt.json".to_owned());
+    let operation = "s3:PutObject".to_owned();
+    let fault = pipeline.faults.add(Fault { operation, resource, skip: 0, times: 1, action: denied });
+    let said = reconcile(&pipeline).await;
+    assert_eq!((&said["failed"], &said["resent"], pipeline.faults.fired(fault)), (&json!(1), &json!(0), 1), "{said}");
+    assert_eq!((messages(&pipeline, FAILED), messages(&pipeline, QUEUE)), (1, 0));
+
     let said = reconcile(&pipeline).await;
     assert_eq!((&said["given_up"], &said["resent"]), (&json!(1), &json!(0)), "{said}");
     let receipt = pipeline.receipt(KEY).await.unwrap();

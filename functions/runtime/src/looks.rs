@@ -44,6 +44,10 @@ pub async fn look_at_each(
             Ok(Ok(Looked::Gone)) if look.verify && places.iter().any(|place| may_yet_come(messages.get(*place))) => {
                 ReactError::NotThere
             }
+            // ECR may tell of a scan before its findings are there; reconcile has the last word.
+            Ok(Ok(Looked::Unscanned(_))) if places.iter().any(|place| may_yet_come(messages.get(*place))) => {
+                ReactError::NotScanned
+            }
             Ok(Ok(looked)) => {
                 span.in_scope(|| told(&looked, places.len()));
                 metrics.look(&looked);
@@ -71,6 +75,7 @@ fn may_yet_come(message: Option<&Message>) -> bool {
 fn told(looked: &Looked, events: usize) {
     match looked {
         Looked::At(standing) => tracing::info!(?standing, events, "looked"),
+        Looked::Unscanned(standing) => tracing::warn!(?standing, events, "looked; its scan has no answer"),
         Looked::NotOurs => tracing::info!(events, "not a repository of this stack; acknowledged"),
         Looked::Gone => tracing::info!(events, "the image or its repository is gone; acknowledged"),
     }

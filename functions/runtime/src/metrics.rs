@@ -45,9 +45,9 @@ impl Metrics {
     /// An image was looked at.
     pub fn look(&self, looked: &Looked) {
         let verdict = match looked {
-            Looked::At(Standing::Waiting) => "waiting",
-            Looked::At(Standing::Released(_)) => "released",
-            Looked::At(Standing::Held(hold)) => hold.kind.as_str(),
+            Looked::At(Standing::Waiting) | Looked::Unscanned(Standing::Waiting) => "waiting",
+            Looked::At(Standing::Released(_)) | Looked::Unscanned(Standing::Released(_)) => "released",
+            Looked::At(Standing::Held(hold)) | Looked::Unscanned(Standing::Held(hold)) => hold.kind.as_str(),
             Looked::NotOurs => "not-ours",
             Looked::Gone => "gone",
         };

@@ -145,13 +145,14 @@ pub fn release_version(tag: &Tag) -> Option<Version> {
 #[derive(Debug)]
 pub struct Tags {
     by_tag: BTreeMap<Tag, Digest>,
-    /// Highest first.
+    /// Highest first; of `1.5.0` and `v1.5.0` the plain one first, so that whatever comes last, the same one counts.
     releases: Vec<(Version, Digest)>,
 }
 
 impl Tags {
     /// Every tag of a repository.
     pub fn new(by_tag: BTreeMap<Tag, Digest>) -> Self {
+        // A digit comes before a `v` in the order of tags, and sorting keeps that order among equals.
         let mut releases: Vec<(Version, Digest)> =
             by_tag.iter().filter_map(|(tag, digest)| Some((release_version(tag)?, *digest))).collect();
         releases.sort_by(|(one, _), (other, _)| other.cmp(one));
@@ -206,9 +207,9 @@ impl Tags {
         if current == wanted {
             return false;
         }
-        let highest = self.candidates(tag, template).find(|(_, digest)| *digest == current);
-        match highest {
-            Some((there, _)) => there.cmp(version) == Ordering::Less,
+        let place = |of: Digest| self.candidates(tag, template).position(|(_, digest)| digest == of);
+        match place(current) {
+            Some(there) => place(wanted).is_some_and(|here| here < there),
             None => put_for.is_some_and(|there| there.cmp(version) != Ordering::Greater),
         }
     }
@@ -304,6 +305,14 @@ mod tests {
         ] {
             let found = at(place).may_move(&tag("latest"), &latest, version, digest(wanted), put_for);
             assert_eq!(found, moves, "{place:?} {version} {put_for:?}");
+        }
+        // Two spellings of one release: the plain one counts, wherever the tag stands.
+        let spelt = |place: u8| {
+            let tags = [("1.5.0", 2), ("v1.5.0", 6), ("latest", place)].map(|(text, seed)| (tag(text), digest(seed)));
+            Tags::new(tags.into())
+        };
+        for (place, wanted, moves) in [(6, 2, true), (2, 6, false)] {
+            assert_eq!(spelt(place).may_move(&tag("latest"), &latest, &high, digest(wanted), None), moves, "{place}");
         }
         let tags = at(None);
         let order: Vec<String> =

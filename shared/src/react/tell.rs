@@ -22,6 +22,9 @@ const POLICY_TOLD: &str = "policy.told.json";
 
 const WANTED: &str = "what was told of the policy";
 
+/// What the fact begins with that an image is released under a tag.
+const RELEASED: &str = "released:";
+
 impl Reactor {
     /// Tells what is new about the image: that it is released, for each of its tags; that it is held; that its verdict
     /// has changed since. Of an image that nobody tagged or uploaded nobody waits to hear.
@@ -53,6 +56,7 @@ impl Reactor {
             told?;
             subject.record = settled?;
         }
+        self.forget_hold(subject, standing).await?;
         // Otherwise every sweep would look here again, for what nobody will ever tell.
         let now = (self.now)();
         if subject.record.has_stale_claim(now) {
@@ -75,9 +79,8 @@ impl Reactor {
             Standing::Waiting => {}
             Standing::Released(_) if is_artifact => {}
             Standing::Released(by) => {
-                let is_ours = |tag: &Tag| is_ours(tag, &self.config.floating, tags) || record.floats.contains_key(tag);
-                let released = tags.iter().filter(|tag| !is_ours(tag));
-                notices.extend(released.map(|tag| released_notice(subject, tag, *by)));
+                notices.extend(self.released_tags(subject).into_iter().map(|tag| released_notice(subject, tag, *by)));
+                notices.extend(recovered_notice(subject));
             }
             Standing::Held(hold) => notices.push(Notice {
                 detail_type: DetailType::ImageHeld,
@@ -90,6 +93,44 @@ impl Reactor {
         }
         notices.extend(self.changed_verdict(subject));
         notices
+    }
+
+    /// The tags that an image is told to be released under: those that we did not set. One that somebody gave nothing
+    /// but a commit's tag is told of under that, unless it was under another before.
+    fn released_tags<'s>(&self, subject: &'s Subject<'_>) -> Vec<&'s Tag> {
+        let record = &subject.record;
+        let tags = &subject.listed.tags;
+        let is_float = |tag: &Tag| record.floats.contains_key(tag);
+        let others: Vec<&Tag> =
+            tags.iter().filter(|tag| !is_ours(tag, &self.config.floating, tags) && !is_float(tag)).collect();
+        if !others.is_empty() {
+            return others;
+        }
+        let commits: Vec<&Tag> = tags.iter().filter(|tag| !is_float(tag)).collect();
+        let told = fact(record, RELEASED);
+        let is_known = |known: &String| commits.iter().any(|tag| *known == fact(record, &format!("{RELEASED}{tag}")));
+        let is_told = record.told.keys().any(|known| known.starts_with(&told) && !is_known(known));
+        if is_told { Vec::new() } else { commits }
+    }
+
+    /// Forgets that people were told of a failed verification once it passes again, and they know: another failure is
+    /// to be told again.
+    async fn forget_hold(&self, subject: &mut Subject<'_>, standing: &Standing) -> Result<(), ReactError> {
+        let held = held_fact(&subject.record);
+        if !matches!(standing, Standing::Released(_)) || !subject.record.told.contains_key(&held) {
+            return Ok(());
+        }
+        if let Some(notice) = recovered_notice(subject)
+            && subject.record.told.get(&notice.fact).is_none_or(|told| !told.done)
+        {
+            return Ok(());
+        }
+        let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
+        let forget = self.records.update(&repository, digest, |record| {
+            record.told.remove(&held);
+        });
+        subject.record = forget.await?;
+        Ok(())
     }
 
     /// A released image whose verdict became another one afterwards; without a gate, also one that never was good.
@@ -230,10 +271,36 @@ fn released_notice(subject: &Subject<'_>, tag: &Tag, by: ReleasedBy) -> Notice {
     };
     let fix = format!("Deploy it: {}@{}", subject.settings.uri, subject.record.digest);
     Notice {
-        fact: fact(&subject.record, &format!("released:{tag}")),
+        fact: fact(&subject.record, &format!("{RELEASED}{tag}")),
         reason: Some(ReasonDetail::new("released", why, fix)),
         ..about(subject, std::slice::from_ref(tag), "is released")
     }
+}
+
+/// The fact that an image failed verification.
+fn held_fact(record: &ImageRecord) -> String {
+    fact(record, &format!("held:{}", HoldKind::Verification.as_str()))
+}
+
+/// That a released image may be used again: people were told that it is released, and then that its verification
+/// failed.
+fn recovered_notice(subject: &Subject<'_>) -> Option<Notice> {
+    let record = &subject.record;
+    let held = record.told.get(&held_fact(record)).filter(|held| held.done)?;
+    let was_told = |tag: &&Tag| {
+        let told = record.told.get(&fact(record, &format!("{RELEASED}{tag}")));
+        told.is_some_and(|told| told.done && told.claimed_at < held.claimed_at)
+    };
+    let tags: Vec<Tag> = subject.listed.tags.iter().filter(was_told).cloned().collect();
+    if tags.is_empty() {
+        return None;
+    }
+    let fix = format!("Use it again: {}@{}", subject.settings.uri, record.digest);
+    Some(Notice {
+        fact: fact(record, &format!("recovered:{}", held.claimed_at)),
+        reason: Some(ReasonDetail::new("released", "verified again, after it had failed", fix)),
+        ..about(subject, &tags, "is whole again")
+    })
 }
 
 fn of_policy(fact: String, kind: &str, headline: &str, text: &str, fix: String) -> Notice {

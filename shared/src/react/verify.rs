@@ -74,8 +74,14 @@ pub async fn verify(
     let mut largest_bytes = 0;
     let mut artifacts: BTreeSet<Digest> = BTreeSet::new();
     while let Some(next) = open.pop() {
-        if !seen.insert(next) || seen.len() > limits::MANIFESTS {
+        if !seen.insert(next) {
             continue;
+        }
+        if seen.len() > limits::MANIFESTS {
+            // What was not read back is not verified.
+            let wanted = format!("at most {} manifests", limits::MANIFESTS);
+            checks.failed(format!("index {digest}"), wanted, "more");
+            break;
         }
         let Some((manifest, facts)) = checks.manifest(next).await? else { continue };
         if let Parsed::Index(index) = &manifest.parsed {
