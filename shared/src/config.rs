@@ -8,9 +8,9 @@ mod react;
 mod read;
 mod reconcile;
 
-pub use import::{Compression, DEFAULT_GZIP_LEVEL, ImportConfig, RepositorySettings};
+pub use import::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ImportConfig, RepositorySettings};
 pub use react::{ReactConfig, ReleaseGate};
-pub use read::{CommonConfig, ConfigError, Mutability, QueueConfig, STACK_TAG};
+pub use read::{CommonConfig, ConfigError, Mutability, QueueConfig, STACK_TAG, names_certificates};
 pub use reconcile::ReconcileConfig;
 
 #[cfg(test)]
