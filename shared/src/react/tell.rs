@@ -25,6 +25,9 @@ const WANTED: &str = "what was told of the policy";
 /// What the fact begins with that an image is released under a tag.
 const RELEASED: &str = "released:";
 
+/// What the fact begins with that it is whole again after its verification had failed.
+const RECOVERED: &str = "recovered:";
+
 impl Reactor {
     /// Tells what is new about the image: that it is released, for each of its tags; that it is held; that its verdict
     /// has changed since. Of an image that nobody tagged or uploaded nobody waits to hear.
@@ -56,7 +59,7 @@ impl Reactor {
             told?;
             subject.record = settled?;
         }
-        self.forget_hold(subject, standing).await?;
+        self.end_hold(subject, standing).await?;
         // Otherwise every sweep would look here again, for what nobody will ever tell.
         let now = (self.now)();
         if subject.record.has_stale_claim(now) {
@@ -84,7 +87,10 @@ impl Reactor {
             }
             Standing::Held(hold) => notices.push(Notice {
                 detail_type: DetailType::ImageHeld,
-                fact: fact(record, &format!("held:{}", hold.kind.as_str())),
+                fact: match hold.kind {
+                    HoldKind::Verification => held_fact(record),
+                    HoldKind::Policy | HoldKind::Inconclusive => fact(record, &format!("held:{}", hold.kind.as_str())),
+                },
                 state: "held",
                 needs_a_person: true,
                 reason: Some(ReasonDetail::new(hold.kind.as_str(), &hold.text, &hold.fix)),
@@ -113,23 +119,19 @@ impl Reactor {
         if is_told { Vec::new() } else { commits }
     }
 
-    /// Forgets that people were told of a failed verification once it passes again, and they know: another failure is
-    /// to be told again.
-    async fn forget_hold(&self, subject: &mut Subject<'_>, standing: &Standing) -> Result<(), ReactError> {
-        let held = held_fact(&subject.record);
-        if !matches!(standing, Standing::Released(_)) || !subject.record.told.contains_key(&held) {
+    /// Notes that a failed verification is over of which nobody need hear so: the next one is a fact of its own.
+    async fn end_hold(&self, subject: &mut Subject<'_>, standing: &Standing) -> Result<(), ReactError> {
+        let record = &subject.record;
+        let is_over = matches!(standing, Standing::Released(_)) && record.told.contains_key(&held_fact(record));
+        if !is_over || recovered_notice(subject).is_some() {
             return Ok(());
         }
-        if let Some(notice) = recovered_notice(subject)
-            && subject.record.told.get(&notice.fact).is_none_or(|told| !told.done)
-        {
-            return Ok(());
-        }
-        let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
-        let forget = self.records.update(&repository, digest, |record| {
-            record.told.remove(&held);
+        let (repository, digest) = (record.repository.clone(), record.digest);
+        let (recovered, told) = (recovered_fact(record), Told { claimed_at: (self.now)(), done: true });
+        let end = self.records.update(&repository, digest, |record| {
+            record.told.insert(recovered.clone(), told);
         });
-        subject.record = forget.await?;
+        subject.record = end.await?;
         Ok(())
     }
 
@@ -277,9 +279,24 @@ fn released_notice(subject: &Subject<'_>, tag: &Tag, by: ReleasedBy) -> Notice {
     }
 }
 
-/// The fact that an image failed verification.
+/// How often an image was whole again after its verification had failed.
+fn recoveries(record: &ImageRecord) -> usize {
+    let recovered = fact(record, RECOVERED);
+    record.told.iter().filter(|(known, told)| told.done && known.starts_with(&recovered)).count()
+}
+
+/// The fact that an image failed verification; a new one after each time that it was whole again.
 fn held_fact(record: &ImageRecord) -> String {
-    fact(record, &format!("held:{}", HoldKind::Verification.as_str()))
+    let kind = HoldKind::Verification.as_str();
+    match recoveries(record) {
+        0 => fact(record, &format!("held:{kind}")),
+        before => fact(record, &format!("held:{kind}:{}", before + 1)),
+    }
+}
+
+/// The fact that an image is whole again after that.
+fn recovered_fact(record: &ImageRecord) -> String {
+    fact(record, &format!("{RECOVERED}{}", recoveries(record) + 1))
 }
 
 /// That a released image may be used again: people were told that it is released, and then that its verification
@@ -297,7 +314,7 @@ fn recovered_notice(subject: &Subject<'_>) -> Option<Notice> {
     }
     let fix = format!("Use it again: {}@{}", subject.settings.uri, record.digest);
     Some(Notice {
-        fact: fact(record, &format!("recovered:{}", held.claimed_at)),
+        fact: recovered_fact(record),
         reason: Some(ReasonDetail::new("released", "verified again, after it had failed", fix)),
         ..about(subject, &tags, "is whole again")
     })
