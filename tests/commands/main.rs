@@ -143,6 +143,12 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
                   required_labels = []\n\n[[exception]]\nid = \"CVE-2026-0002\"\nrepository = \"*\"\n\
                   reason = \"not reachable\"\nowner = \"ann\"\nexpires = 2099-01-31\n";
     std::fs::write(folder.join("policy.toml"), policy).unwrap();
+    let two = format!("{policy}\n[[repository]]\nmatch = \"*/base\"\nmax_severity = \"none\"\n");
+    std::fs::write(folder.join("two.toml"), two).unwrap();
+    let both = [
+        "where it is both team/* and */base, whose rules are taken in this order:\n  of findings of any kind, none is",
+    ];
+    check(folder, &["policy", "check", "two.toml"], 0, &both, &[]);
     std::fs::write(folder.join("wrong.toml"), "fixable_only = true\nmax_severity = \"hgih\"\n").unwrap();
     check(
         folder,

@@ -111,7 +111,7 @@ async fn a_released_image_that_is_whole_again_is_told_of() {
         for _ in 0..2 {
             look().await;
         }
-        told.push("Image Released 1.0.0".to_owned());
+        told.push("Verdict Changed 1.0.0".to_owned());
         assert_eq!(pipeline.told_of("team/app"), told, "round {round}");
         assert_eq!(pipeline.receipt("team/app/1.0.0.tar").await.unwrap()["state"], "released");
     }

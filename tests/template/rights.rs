@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emulator::faults::{Action, Fault};
+use emulator::sqs::Extras;
 use emulator::wire::Caller;
 use local::samples::{Image, docker_archive, layer};
-use pipeline_tests::{Pipeline, Setup};
+use pipeline_tests::{Pipeline, Setup, now};
 use serde_json::json;
 
 use crate::roles::{statements, texts};
@@ -81,6 +82,18 @@ async fn everything() -> Pipeline {
         "detail": {"bucket": {"name": "uploads"}, "object": {"key": "team/other/1.0.0.tar", "size": 1}},
     });
     pipeline.stack.invoke("ImportFunction", &bare).await.unwrap();
+    // Nothing was heard of this one for hours; of two that lie in the failed queue one was decided since.
+    let mut receipt = pipeline.receipt("quiet/app/1.0.0.tar").await.unwrap();
+    receipt["state"] = json!("importing");
+    receipt["import"]["outcome"] = json!("importing");
+    receipt["import"]["updated_at"] = json!(now() - jiff::SignedDuration::from_hours(2));
+    let put = pipeline.s3.put_object().bucket("uploads").key("quiet/app/1.0.0.tar.receipt.json");
+    put.body(receipt.to_string().into_bytes().into()).send().await.unwrap();
+    for key in ["team/app/broken.tar", "team/other/1.0.0.tar"] {
+        let mut event = bare.clone();
+        event["detail"]["object"]["key"] = json!(key);
+        pipeline.stack.queues().send("failed-messages", &event.to_string(), Extras::default()).unwrap();
+    }
     pipeline.stack.run_scheduled("ReconcileFunction").await.unwrap();
     pipeline.quiet().await;
     pipeline
@@ -99,6 +112,7 @@ async fn the_roles_allow_what_is_done_and_nothing_else() {
         }
     }
     assert!(denied.is_empty(), "{denied:?}");
+    assert_eq!(pipeline.stack.queues().messages("failed-messages").unwrap().len(), 1, "one is done with, one is kept");
 
     let mut allowed = Rights::new();
     for (function, statement) in statements() {

@@ -312,10 +312,12 @@ fn recovered_notice(subject: &Subject<'_>) -> Option<Notice> {
     if tags.is_empty() {
         return None;
     }
-    let fix = format!("Use it again: {}@{}", subject.settings.uri, record.digest);
+    let fix = format!("Nothing to do: {}@{} may be used again.", subject.settings.uri, record.digest);
     Some(Notice {
+        // Not as a release: whoever deploys those would put it in the place of a newer one.
+        detail_type: DetailType::VerdictChanged,
         fact: recovered_fact(record),
-        reason: Some(ReasonDetail::new("released", "verified again, after it had failed", fix)),
+        reason: Some(ReasonDetail::new(HoldKind::Verification.as_str(), "verified again, after it had failed", fix)),
         ..about(subject, &tags, "is whole again")
     })
 }

@@ -169,3 +169,32 @@ fn a_file_that_is_wrong_says_where_and_what_was_wanted() {
     let long = vec![b'#'; crate::limits::POLICY_BYTES + 1];
     assert!(Policy::parse(&long).unwrap_err().reason.contains("more than"), "too long");
 }
+
+#[test]
+fn globs_that_may_match_the_same_name_are_told() {
+    for (one, other, both) in [
+        ("team/*", "*/base", true),
+        ("team/*", "rival/*", false),
+        ("team/*", "team/app", true),
+        ("team/app", "team/app2", false),
+        ("team/?pp", "team/a*", true),
+        ("team/?pp", "team/app2", false),
+        ("*", "*", true),
+        ("a*b", "b*a", false),
+        ("a*b*c", "ab*bc", true),
+        ("", "*", true),
+        ("", "a", false),
+    ] {
+        assert_eq!(may_both_match(one, other), both, "{one} {other}");
+        assert_eq!(may_both_match(other, one), both, "{other} {one}");
+    }
+    let text = "max_severity = \"low\"\n[[repository]]\nmatch = \"team/*\"\nmax_severity = \"high\"\nfixable_only = true\n\
+                [[repository]]\nmatch = \"*/base\"\nmax_severity = \"none\"\n[[repository]]\nmatch = \"rival/app\"\n";
+    let policy = Policy::parse(text.as_bytes()).unwrap();
+    let overlaps: Vec<_> = policy.overlaps().collect();
+    let [(first, second, rules)] = overlaps.as_slice() else { panic!("{overlaps:?}") };
+    assert_eq!((first.as_str(), second.as_str()), ("team/*", "*/base"));
+    let found = policy.rules(&"team/base".parse().unwrap());
+    assert_eq!((rules.max_severity, rules.fixable_only), (found.max_severity, found.fixable_only));
+    assert_eq!((rules.max_severity, rules.fixable_only), (Allowed::Nothing, true));
+}
