@@ -75,7 +75,7 @@ fn may_yet_come(message: Option<&Message>) -> bool {
 fn told(looked: &Looked, events: usize) {
     match looked {
         Looked::At(standing) => tracing::info!(?standing, events, "looked"),
-        Looked::Unscanned(standing) => tracing::warn!(?standing, events, "looked; its scan has no answer"),
+        Looked::Unscanned(standing) => tracing::info!(?standing, events, scan = "no answer yet", "looked"),
         Looked::NotOurs => tracing::info!(events, "not a repository of this stack; acknowledged"),
         Looked::Gone => tracing::info!(events, "the image or its repository is gone; acknowledged"),
     }

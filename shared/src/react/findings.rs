@@ -83,6 +83,9 @@ impl std::fmt::Display for Finding {
     }
 }
 
+/// ECR's words for a scan that goes on.
+const RUNNING: [&str; 2] = ["IN_PROGRESS", "PENDING"];
+
 /// How far the scan of an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scan {
@@ -102,6 +105,13 @@ pub enum Scan {
     },
     /// The image is gone, or archived: nobody can pull it, so there is nothing to judge.
     NoImage,
+}
+
+impl Scan {
+    /// Whether ECR says that it is being scanned.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Waiting { status } if RUNNING.contains(&status.as_str()))
+    }
 }
 
 /// Reads the findings of one image: a request for each thousand of them. `ended` is whether a scan of it was said to have
@@ -156,7 +166,7 @@ fn unfinished(page: &Page, ended: bool) -> Option<Scan> {
         "COMPLETE" => None,
         "ACTIVE" if ended || page.image_scan_findings().is_some_and(has_looked) => None,
         "ACTIVE" => Some(Scan::Waiting { status: format!("{word}, and nothing was scanned yet") }),
-        "IN_PROGRESS" | "PENDING" => Some(Scan::Waiting { status: word }),
+        running if RUNNING.contains(&running) => Some(Scan::Waiting { status: word }),
         // Of an image that nobody can pull nobody needs to hear, and what was said of it before stands.
         "IMAGE_ARCHIVED" => Some(Scan::NoImage),
         // FAILED, UNSUPPORTED_IMAGE, IMAGE_SIZE_EXCEEDED, SCAN_ELIGIBILITY_EXPIRED, FINDINGS_UNAVAILABLE,

@@ -33,14 +33,15 @@ pub(super) fn rests_on_an_end(verdict: &Verdict, policy: &Loaded, now: Timestamp
 }
 
 impl Reactor {
-    /// The verdict of an image by its findings now; `None` while its scan is awaited.
+    /// The verdict of an image by its findings now, `None` while its scan is awaited; and whether ECR says that the scan
+    /// goes on.
     pub(super) async fn verdict_of_image(
         &self,
         subject: &Subject<'_>,
         policy: &Loaded,
-    ) -> Result<Option<Verdict>, ReactError> {
+    ) -> Result<(Option<Verdict>, bool), ReactError> {
         let record = &subject.record;
-        let Some(facts) = &record.facts else { return Ok(None) };
+        let Some(facts) = &record.facts else { return Ok((None, false)) };
         let read_at = (self.now)();
         let scan = findings::read(&self.ecr, &record.repository, record.digest, record.scan_ended).await?;
         let mut judgement = judge(record, facts, &scan, policy, read_at);
@@ -51,7 +52,7 @@ impl Reactor {
             judgement.reason = self.silence(subject, status).await?;
             judgement.allows_release = policy.policy.rules(&record.repository).allow(judgement.outcome);
         }
-        Ok(Verdict::new(judgement, policy, read_at))
+        Ok((Verdict::new(judgement, policy, read_at), scan.is_running()))
     }
 
     /// The worst of an index's children, as their records have it; what another policy said of one counts for nothing,

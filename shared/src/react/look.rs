@@ -177,7 +177,7 @@ impl Reactor {
             let policy = newer.as_ref().unwrap_or(policy);
 
             self.verified(&mut subject, look.verify).await?;
-            let is_awaited = self.judged(&mut subject, policy, look.scanned_at).await?;
+            let is_running = self.judged(&mut subject, policy, look.scanned_at).await?;
             let standing = self.released(&mut subject).await?;
             // A tag that cannot be set keeps no receipt open and nobody from hearing; the look is taken again for it.
             let tagged = self.tagged(&mut subject, &standing).await;
@@ -195,7 +195,7 @@ impl Reactor {
                 }
             }
             tagged?;
-            Ok(if look.scan_ended && is_awaited { Looked::Unscanned(standing) } else { Looked::At(standing) })
+            Ok(if look.scan_ended && is_running { Looked::Unscanned(standing) } else { Looked::At(standing) })
         })
     }
 
@@ -269,8 +269,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Writes the verdict as it is now, unless a later one is there. Gives whether it is an image whose findings are
-    /// awaited.
+    /// Writes the verdict as it is now, unless a later one is there. Gives whether it is an image that is
+    /// being scanned.
     async fn judged(
         &self,
         subject: &mut Subject<'_>,
@@ -278,13 +278,12 @@ impl Reactor {
         scanned_at: Option<Timestamp>,
     ) -> Result<bool, ReactError> {
         let is_current = judge::is_current(&subject.record, policy, scanned_at, (self.now)());
-        let is_asked = subject.kind() == Some(Kind::Image) && !is_current;
-        let verdict = match subject.kind() {
+        let (verdict, is_running) = match subject.kind() {
             Some(Kind::Image) if !is_current => self.verdict_of_image(subject, policy).await?,
-            Some(Kind::Index) => self.verdict_of_index(&subject.record, policy).await?,
-            Some(Kind::Image | Kind::Artifact) | None => None,
+            Some(Kind::Index) => (self.verdict_of_index(&subject.record, policy).await?, false),
+            Some(Kind::Image | Kind::Artifact) | None => (None, false),
         };
-        let Some(verdict) = verdict else { return Ok(is_asked) };
+        let Some(verdict) = verdict else { return Ok(is_running) };
         let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
         let write = self.records.update(&repository, digest, |record| {
             if let Some(newer) = verdict.clone().after(record.verdict.as_ref()) {

@@ -52,7 +52,14 @@ pub struct Known {
 impl Known {
     /// The receipt, if it speaks of this version.
     pub fn receipt(&self) -> Option<&Receipt> {
-        self.beside.as_ref().filter(|receipt| receipt.upload.is_version(&self.upload))
+        self.beside.as_ref().filter(|receipt| receipt.upload.is_version(&self.upload) || self.is_meant_by(receipt))
+    }
+
+    /// Whether a receipt that names no version is of this one: an event need not name any, and what was imported then
+    /// was the newest.
+    fn is_meant_by(&self, receipt: &Receipt) -> bool {
+        let has_other_content = receipt.upload.etag.is_some() && receipt.upload.etag != self.upload.etag;
+        receipt.upload.version_id.is_none() && !has_other_content && receipt.import.started_at >= self.uploaded_at
     }
 
     /// What its receipt says; `None` as long as nobody has begun.
