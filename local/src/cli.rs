@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::page::PageError;
 use crate::session::SessionError;
 use crate::{demo, import, plan, policy, status, up};
 
@@ -78,6 +79,12 @@ pub(crate) struct UpArgs {
     /// Leave the queues alone: uploads wait, and the functions can be run by hand
     #[arg(long)]
     pub(crate) no_functions: bool,
+    /// The page's port on 127.0.0.1; the one after --port unless it is taken, and 0 for any free one
+    #[arg(long)]
+    pub(crate) page_port: Option<u16>,
+    /// Print where everything is as one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What `plan` is given.
@@ -142,6 +149,9 @@ pub(crate) enum CommandError {
     /// The stack could not be reached or started.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// There is no page.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// A policy file that is wrong.
     #[error("{} is no policy", path.display())]
     Policy {

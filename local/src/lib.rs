@@ -8,6 +8,7 @@ pub mod samples;
 
 mod demo;
 mod import;
+mod page;
 mod plan;
 mod policy;
 mod progress;

@@ -1,0 +1,1 @@
+//! What the page makes of data that means ill.
