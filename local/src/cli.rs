@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::page::PageError;
 use crate::session::SessionError;
-use crate::{demo, import, plan, policy, status, up};
+use crate::{demo, import, plan, policy, retry, status, up};
 
 /// An image tarball dropped in a bucket becomes a verified, tagged image in ECR: the whole pipeline on this machine.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Plan(PlanArgs),
     /// Say what is not released, or tell the story of one upload
     Status(StatusArgs),
+    /// Send an upload round again: one that failed, or that nothing is heard of
+    Retry(RetryArgs),
     /// Check a policy file, or explain what the policy says of an image
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -112,9 +114,36 @@ pub(crate) struct StatusArgs {
     /// An upload's key, or an image; without it, every upload that is not released
     #[arg(value_name = "KEY | REPOSITORY:TAG")]
     pub(crate) what: Option<String>,
-    /// Print the receipts as JSON
+    /// Print the stories as JSON, receipts included
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) account: AccountArgs,
+}
+
+/// What `retry` is given.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The upload's key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) account: AccountArgs,
+}
+
+/// Which stack in an account is meant instead of the one on this machine. Credentials and region come from the
+/// environment alone.
+#[derive(Debug, Args)]
+pub(crate) struct AccountArgs {
+    /// The upload bucket of a stack in an account; without it, the stack on this machine is meant
+    #[arg(long, env = "GANTRY_UPLOADS", value_name = "BUCKET")]
+    pub(crate) uploads: Option<String>,
+    /// Its state bucket, for what only the records tell
+    #[arg(long, env = "GANTRY_STATE", value_name = "BUCKET")]
+    pub(crate) state: Option<String>,
+    /// The URL of its import queue, for sending uploads round again
+    #[arg(long, env = "GANTRY_QUEUE", value_name = "URL")]
+    pub(crate) queue: Option<String>,
 }
 
 /// What `policy` is asked.
@@ -169,6 +198,14 @@ pub(crate) enum CommandError {
         /// What to do.
         next: String,
     },
+    /// It would do harm, or no good.
+    #[error("{what}\n  what to do: {fix}")]
+    Refused {
+        /// Why not.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// There is nothing of that name.
     #[error("{0}")]
     NothingThere(String),
@@ -202,6 +239,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Up(args) => Box::pin(up::run(stack, args)).await,
             Command::Plan(args) => Box::pin(plan::run(stack, args)).await,
             Command::Status(args) => Box::pin(status::run(stack, args)).await,
+            Command::Retry(args) => Box::pin(retry::run(stack, args)).await,
             Command::Policy(command) => Box::pin(policy::run(stack, command)).await,
             Command::Function { name } => Box::pin(function(&name)).await,
         }

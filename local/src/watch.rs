@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use gantry::import::PROGRESS_TARGET;
 use gantry::receipt::{Receipt, SUFFIX, State};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -50,6 +51,8 @@ pub(crate) enum Step {
 /// The functions' log lines from the moment it was opened.
 pub(crate) struct Log {
     lines: mpsc::UnboundedReceiver<String>,
+    /// When the delivery began whose receipt is known already.
+    known: Option<Timestamp>,
 }
 
 impl Log {
@@ -74,7 +77,12 @@ impl Log {
                 }
             }
         });
-        Ok(Self { lines })
+        Ok(Self { lines, known: None })
+    }
+
+    /// Does not take `receipt`, which was there before, for the answer.
+    pub(crate) fn ignoring(self, receipt: Option<&Receipt>) -> Self {
+        Self { known: receipt.map(|receipt| receipt.import.started_at), ..self }
     }
 
     /// Waits until the receipt of `upload` is final; `view` hears every step.
@@ -108,7 +116,7 @@ impl Log {
                 continue;
             }
             let Some(receipt) = receipt(session, &upload.key).await? else { continue };
-            if receipt.upload.version_id != upload.version_id {
+            if receipt.upload.version_id != upload.version_id || Some(receipt.import.started_at) == self.known {
                 continue;
             }
             if receipt.state.is_final() {

@@ -265,6 +265,7 @@ impl Importer {
             profile: report.profile.clone(),
             settings_differ: report.settings_differ.clone(),
             told: false,
+            resent: None,
         }
     }
 

@@ -175,7 +175,7 @@ impl From<&UploadRecord> for UploadId {
 
 impl UploadId {
     /// Whether `other` is the same version; where a bucket keeps none, the entity tag tells, as far as it is known.
-    fn is_version(&self, other: &Self) -> bool {
+    pub fn is_version(&self, other: &Self) -> bool {
         let same_content = self.etag == other.etag || self.etag.is_none() || other.etag.is_none();
         self.version_id == other.version_id && (self.version_id.is_some() || same_content)
     }
@@ -244,6 +244,18 @@ pub struct ImportSection {
     /// Whether people were told of the outcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
+    /// How often reconcile sent it round again, since nothing was heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent: Option<Resent>,
+}
+
+/// How often an upload was sent round again by reconcile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resent {
+    /// How often.
+    pub times: u32,
+    /// When last.
+    pub at: Timestamp,
 }
 
 /// Delivery `n` of at most `of`.
@@ -371,8 +383,12 @@ impl Receipts {
                         } else {
                             // Told of the same failure already.
                             let told = known.import.outcome == import.outcome && known.import.told;
+                            let (resent, sequencer) = (known.import.resent, known.upload.sequencer);
                             written = fresh(known.reaction);
                             written.import.told |= told;
+                            // What only an earlier writer knows.
+                            written.import.resent = resent;
+                            written.upload.sequencer = written.upload.sequencer.take().or(sequencer);
                         }
                         !decided_before
                     }
@@ -612,6 +628,7 @@ mod tests {
             profile: None,
             settings_differ: vec![],
             told: false,
+            resent: None,
         };
         let config =
             aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12()).build();

@@ -144,18 +144,18 @@ pub(super) fn head(upload: &Upload) -> Markup {
 /// For what needs a person, what to do comes first; for all others one sentence.
 pub(super) fn what_to_do(upload: &Upload) -> Markup {
     let sentence = words::sentence(upload);
-    let next = upload.receipt.as_ref().map(|receipt| receipt.next.as_str()).unwrap_or_default();
+    let next = words::next(upload);
     let failing = upload.receipt.as_ref().is_some_and(|receipt| receipt.import.reason.is_some());
     match upload.state() {
         Some(State::Held | State::Failed) => html! {
             div.todo {
-                p { b { "What to do: " } (next) }
+                @for (at, line) in next.iter().enumerate() { p { @if at == 0 { b { "What to do: " } } (line) } }
                 p.why { (sentence) }
                 (findings(upload))
             }
         },
         Some(State::Importing) if failing => html! {
-            div.todo { p.why { (sentence) } p { (next) } }
+            div.todo { p.why { (sentence) } @for line in &next { p { (line) } } }
         },
         Some(State::Released) => html! {},
         _ => html! { p.sentence { (sentence) } },

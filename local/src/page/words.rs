@@ -21,6 +21,16 @@ pub(super) fn sentence(upload: &Upload) -> String {
     }
 }
 
+/// What to do, one line for each way.
+pub(super) fn next(upload: &Upload) -> Vec<String> {
+    let Some(receipt) = &upload.receipt else { return Vec::new() };
+    let held = receipt.reaction.values().find_map(|reaction| reaction.release.held.as_ref());
+    match held.filter(|_| receipt.state == State::Held) {
+        Some(held) => held.fix.lines().map(str::to_owned).collect(),
+        None => vec![receipt.next.clone()],
+    }
+}
+
 /// Bytes in and sent, and how long it took.
 pub(super) fn work(upload: &Upload) -> Vec<String> {
     let mut parts = Vec::new();
