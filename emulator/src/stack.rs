@@ -191,6 +191,7 @@ impl Stack {
             sqs: Sqs::new(Arc::clone(&queues), Arc::clone(&gate)),
             events: Events::new(Arc::clone(&gate), events.clone()),
             sns: Sns::new(Arc::clone(&topics), Arc::clone(&gate)),
+            topics: Arc::clone(&topics),
             images: Arc::clone(&images),
             happening: events.clone(),
             gate: Arc::clone(&gate),

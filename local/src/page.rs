@@ -15,6 +15,6 @@ mod view;
 mod words;
 
 pub(crate) use board::Facts;
-pub(crate) use file::of_one as file;
+pub(crate) use file::write;
 pub(crate) use follow::{Sources, follow};
 pub(crate) use serve::{Page, PageError, Shown};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gantry::receipt::{Receipt, State};
+use gantry::uploads::Known;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -29,6 +30,8 @@ pub(crate) struct Facts {
 /// One upload: the newest version of one key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Upload {
+    /// The bucket.
+    pub(crate) bucket: String,
     /// The key.
     pub(crate) key: String,
     /// Its version, once known.
@@ -47,6 +50,21 @@ pub(crate) struct Upload {
     pub(super) order: u64,
     /// The board's revision when this changed last.
     pub(super) revision: u64,
+}
+
+impl From<Known> for Upload {
+    fn from(known: Known) -> Self {
+        let receipt = known.receipt().cloned();
+        Self {
+            bucket: known.upload.bucket,
+            key: known.upload.key,
+            version_id: known.upload.version_id,
+            size_bytes: Some(known.size_bytes),
+            uploaded_at: Some(known.uploaded_at),
+            receipt,
+            ..Self::default()
+        }
+    }
 }
 
 impl Upload {

@@ -1,16 +1,63 @@
 //! One upload's page as one file: no other resource, for a ticket or an archive.
 
+use std::path::Path;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use gantry::uploads::Known;
 use gantry::version::VERSION;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::bar::{bar, patterns};
 use super::board::{Facts, Upload};
 use super::{view, words};
+use crate::cli::CommandError;
+use crate::session::SessionError;
 
 const CSS: &str = include_str!("page.css");
 const JS: &str = include_str!("file.js");
+
+/// Events of one upload that a page shows, the latest.
+const SHOWN_EVENTS: usize = 50;
+
+/// Writes the page of `known`, a stack's upload, to `path`. Events are asked for where they are kept: of a stack on this
+/// machine, that listens at `endpoint`.
+pub(crate) async fn write(known: Known, endpoint: Option<&str>, path: &Path) -> Result<(), CommandError> {
+    let events = match endpoint {
+        Some(endpoint) => told(endpoint).await?,
+        None => Vec::new(),
+    };
+    let upload = Upload::from(known);
+    let events: Vec<String> = of_upload(events.iter(), &upload);
+    let receipt = upload.receipt.as_ref();
+    // Plain records always serialise.
+    let text = receipt.map(|receipt| serde_json::to_string_pretty(receipt).unwrap_or_default());
+    let stack = receipt.map(|receipt| receipt.stack.clone()).unwrap_or_default();
+    let facts = Facts { stack, endpoint: String::new(), uploads: upload.bucket.clone() };
+    let file = of_one(&facts, &upload, text.as_deref(), &events);
+    let unwritable = |source| CommandError::Write { path: path.to_owned(), source };
+    tokio::fs::write(path, file.html).await.map_err(unwritable)
+}
+
+async fn told(endpoint: &str) -> Result<Vec<Value>, SessionError> {
+    let failed = |error| SessionError::request("asking for the events", error);
+    let answer = reqwest::get(format!("{endpoint}/_emulator/messages")).await.map_err(failed)?;
+    let text = answer.text().await.map_err(failed)?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The events about this version of an upload, the latest of them, as they were sent.
+pub(super) fn of_upload<'a>(events: impl Iterator<Item = &'a Value>, upload: &Upload) -> Vec<String> {
+    let is_its_own = |event: &&Value| {
+        let of = |name: &str| event.pointer(&format!("/detail/upload/{name}")).and_then(Value::as_str);
+        of("key") == Some(upload.key.as_str())
+            && (upload.version_id.is_none() || of("version_id") == upload.version_id.as_deref())
+    };
+    let events: Vec<&Value> = events.filter(is_its_own).collect();
+    let shown = events.iter().skip(events.len().saturating_sub(SHOWN_EVENTS));
+    shown.map(|event| serde_json::to_string_pretty(event).unwrap_or_default()).collect()
+}
 
 /// A page and the policy that it is to be served with; the policy stands in the page too.
 #[derive(Debug)]

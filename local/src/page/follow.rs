@@ -103,6 +103,7 @@ fn event_of(reader: &Reader, uploads: &str, event: &Value) {
         (Some("Object Created"), Some(key)) => reader.look(key.to_owned()),
         (Some("Object Created"), None) if !key.ends_with('/') => {
             reader.board.uploaded(Upload {
+                bucket: uploads.to_owned(),
                 key: key.to_owned(),
                 version_id: text("/detail/object/version-id").map(str::to_owned),
                 size_bytes: event.pointer("/detail/object/size").and_then(Value::as_u64),
@@ -126,6 +127,7 @@ async fn there_already(reader: &Reader, s3: &Client, uploads: &str) -> bool {
         for object in page.contents() {
             let Some(key) = object.key().filter(|key| !key.ends_with(SUFFIX) && !key.ends_with('/')) else { continue };
             found.push(Upload {
+                bucket: uploads.to_owned(),
                 key: key.to_owned(),
                 size_bytes: object.size().and_then(|size| u64::try_from(size).ok()),
                 uploaded_at: object.last_modified().and_then(|time| Timestamp::new(time.secs(), 0).ok()),

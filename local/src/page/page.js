@@ -168,6 +168,8 @@ const send = (file, name) => {
 const take = (files) => {
   const name = $("as").value.trim();
   for (const file of files) send(file, name);
+  // The next file is another image.
+  $("as").value = "";
 };
 $("file").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
 for (const kind of ["dragenter", "dragover"]) {

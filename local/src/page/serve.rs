@@ -49,9 +49,6 @@ const STREAMS: usize = 32;
 /// Bytes of a receipt that the page shows; the whole of it is in the bucket.
 const SHOWN_BYTES: usize = 256 << 10;
 
-/// Events of one upload that the page shows, the latest.
-const SHOWN_EVENTS: usize = 50;
-
 /// An answer's body.
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -247,7 +244,7 @@ impl Server {
             );
         };
         let receipt = self.receipt(&upload).await;
-        let events = self.events_of(&upload);
+        let events = file::of_upload(self.events().iter(), &upload);
         if is_story {
             return html(view::story(receipt.as_deref(), &events));
         }
@@ -274,17 +271,6 @@ impl Server {
             }
         }
         Some(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    fn events_of(&self, upload: &Upload) -> Vec<String> {
-        let is_its_own = |event: &Value| {
-            let of = |name: &str| event.pointer(&format!("/detail/upload/{name}")).and_then(Value::as_str);
-            of("key") == Some(upload.key.as_str())
-                && (upload.version_id.is_none() || of("version_id") == upload.version_id.as_deref())
-        };
-        let events: Vec<Value> = self.events().into_iter().filter(is_its_own).collect();
-        let shown = events.iter().skip(events.len().saturating_sub(SHOWN_EVENTS));
-        shown.map(|event| serde_json::to_string_pretty(event).unwrap_or_default()).collect()
     }
 
     /// A file from the drop zone, on its way to the bucket.

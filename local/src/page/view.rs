@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::bar::{bar, patterns};
 use super::board::{Counts, Facts, ROWS, Seen, Upload};
 use super::words;
-use crate::story::name;
+use crate::story::{judged, name, verified};
 
 /// Images that a row names; a row has to fit on a screen.
 const IMAGES: usize = 4;
@@ -208,8 +208,8 @@ fn one_image(id: &str, receipt: &Receipt, image: &ImageReceipt) -> Markup {
                 dd { code title=(digest) { (short) "…" } (copy_text(&pinned, "Copy the image by its digest", "Copy digest")) }
             }
             @if !image.platforms.is_empty() { div { dt { "runs on" } dd { (image.platforms.join(", ")) } } }
-            div { dt { "verified" } dd { (words::verification(reaction)) } }
-            div { dt { "scan" } dd { (words::scan(reaction)) } }
+            div { dt { "verified" } dd { (verified(reaction)) } }
+            div { dt { "scan" } dd { (judged(reaction)) } }
         }
     }
 }

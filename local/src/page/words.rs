@@ -1,6 +1,5 @@
 //! Receipts in the words of the page.
 
-use gantry::react::Verdict;
 use gantry::receipt::{ImageReaction, ImageReceipt, Receipt, State};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
@@ -50,32 +49,6 @@ pub(super) fn work(upload: &Upload) -> Vec<String> {
         parts.push(seconds(receipt.import.duration_ms));
     }
     parts
-}
-
-/// What was found when the image was read back.
-pub(super) fn verification(reaction: Option<&ImageReaction>) -> String {
-    match reaction.and_then(|reaction| reaction.verification.as_ref()) {
-        None => "not read back yet".to_owned(),
-        Some(found) => match found.failures.first() {
-            None => format!("read back whole, {} blobs", found.blobs),
-            Some(check) => format!("{}: wanted {}, found {}", check.what, check.wanted, check.found),
-        },
-    }
-}
-
-/// What the policy says of what the scan found.
-pub(super) fn scan(reaction: Option<&ImageReaction>) -> String {
-    match reaction.and_then(|reaction| reaction.verdict.as_ref()) {
-        None => "no verdict yet".to_owned(),
-        Some(verdict) => judged(verdict),
-    }
-}
-
-fn judged(verdict: &Verdict) -> String {
-    let counts: Vec<String> =
-        verdict.counts.iter().rev().map(|(severity, count)| format!("{count} {}", severity.as_str())).collect();
-    let findings = if counts.is_empty() { "nothing found".to_owned() } else { counts.join(", ") };
-    format!("{} by policy {}, {findings}", verdict.outcome.as_str(), verdict.policy)
 }
 
 /// The stations that it has passed, with their times, in their order.
