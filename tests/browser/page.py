@@ -87,31 +87,33 @@ def uploads(page: Page):
     """From an empty page to uploads in each state."""
     expect(page.locator("#live")).to_have_text("live")
     expect(page.get_by_text("Nothing has been uploaded yet.")).to_be_visible()
-    base = layer("usr/lib/base", 1, 6 * MIB)
-    site = layer("srv/site", 2, 2 * MIB)
-    drop(page, "team/my-app:1.4.1", {"my-app.tar": docker("my-app:1.4.1", [base, site, layer("srv/app", 3, MIB)])})
-    released = until(page, "team/my-app/1.4.1.tar", "released")
-    expect(released.locator(".bar svg")).to_have_attribute("aria-label", re.compile("^Layers by size: 4 sent"))
-    drop(page, "team/my-app:1.4.2", {"my-app.tar": docker("my-app:1.4.2", [base, site, layer("srv/app", 4, MIB)])})
-    released = until(page, "team/my-app/1.4.2.tar", "released")
-    expect(released.locator(".bar svg")).to_have_attribute("aria-label", re.compile("2 sent, .* 2 reused"))
-    expect(released.get_by_text("read back whole, 4 blobs")).to_be_visible()
-    expect(released.get_by_text("pass by policy default, 1 medium")).to_be_visible()
-
-    drop(page, "team/other:1", {"other.tar": docker("other:1", [base, layer("srv/other", 5, MIB)])})
-    until(page, "team/other/1.tar", "released")
-
-    drop(page, "team/old:0.9.0", {"old.tar": docker("old:0.9.0", [layer("srv/old", 6, 3 * MIB)])})
-    held = until(page, "team/old/0.9.0.tar", "held")
-    todo = held.locator(".todo")
-    expect(todo.locator("p").first).to_contain_text("What to do: ")
-    expect(todo).to_contain_text("critical CVE-2026-1234 in openssl 3.0.1; at most high is allowed")
-
     whole = docker("broken:1", [layer("srv/broken", 7, MIB)])
     drop(page, "team/broken:1", {"broken.tar": whole[: len(whole) // 2]})
     failed = until(page, "team/broken/1.tar", "failed")
     expect(failed.locator(".todo p").first).to_contain_text("What to do: ")
     expect(failed.locator(".todo")).to_contain_text("nothing was tagged: the archive is cut off")
+
+    base = layer("usr/lib/base", 1, 6 * MIB)
+    site = layer("srv/site", 2, 2 * MIB)
+    drop(page, "team/my-app:1.4.1", {"my-app.tar": docker("my-app:1.4.1", [base, site, layer("srv/app", 3, MIB)])})
+    released = until(page, "team/my-app/1.4.1.tar", "released")
+    expect(released.locator(".bar svg")).to_have_attribute("aria-label", re.compile("^Layers by size: 4 sent"))
+    # One below the same first folder gives its layers.
+    drop(page, "team/other:1", {"other.tar": docker("other:1", [base, site, layer("srv/other", 5, 3 * MIB)])})
+    mounted = until(page, "team/other/1.tar", "released")
+    expect(mounted.locator(".bar svg")).to_have_attribute("aria-label", re.compile("2 sent, .* 2 mounted"))
+
+    drop(page, "team/old:0.9.0", {"old.tar": docker("old:0.9.0", [base, layer("srv/old", 6, 2 * MIB)])})
+    held = until(page, "team/old/0.9.0.tar", "held")
+    todo = held.locator(".todo")
+    expect(todo.locator("p").first).to_contain_text("What to do: ")
+    expect(todo).to_contain_text("critical CVE-2026-1234 in openssl 3.0.1; at most high is allowed")
+
+    drop(page, "team/my-app:1.4.2", {"my-app.tar": docker("my-app:1.4.2", [base, site, layer("srv/app", 4, 3 * MIB)])})
+    released = until(page, "team/my-app/1.4.2.tar", "released")
+    expect(released.locator(".bar svg")).to_have_attribute("aria-label", re.compile("2 sent, .* 2 reused"))
+    expect(released.get_by_text("read back whole, 4 blobs")).to_be_visible()
+    expect(released.get_by_text("pass by policy default, 1 medium")).to_be_visible()
 
     flow = page.locator("#flow")
     for state, count in [("released", "3"), ("held", "1"), ("failed", "1"), ("importing", "0")]:
@@ -283,8 +285,8 @@ def one_file(context, gantry: str, folder: pathlib.Path, key: str) -> Page:
 
 def picture(page: Page, pictures: pathlib.Path | None, name: str, height: int | None = None):
     if pictures:
-        # The port differs from run to run.
-        page.evaluate("document.getElementById('drop')?.scrollIntoView(); scrollTo(0, 0)")
+        expect(page.get_by_text("Copied")).to_have_count(0)
+        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
         clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height} if height else None
         page.screenshot(path=pictures / f"{name}.png", full_page=True, clip=clip)
 
