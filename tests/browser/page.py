@@ -7,6 +7,7 @@ Uploads by dropping files, watches them go to released, held and failed, copies,
 colours and widths. With a second argument it writes the pictures of the documentation.
 """
 
+import http.client
 import json
 import pathlib
 import re
@@ -266,6 +267,37 @@ def strangers(up: Up):
     assert {"Image Imported", "Image Released", "Image Held", "Import Failed"} <= kinds, kinds
 
 
+def peak_mib(up: Up) -> int:
+    status = pathlib.Path(f"/proc/{up.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) >> 10
+
+
+def streams(up: Up, page: Page):
+    """A large file goes through in pieces; one that breaks off leaves nothing."""
+    host = up.url.removeprefix("http://").rstrip("/")
+    size = 320 * MIB
+
+    def post(key: str, of: int) -> int | None:
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.putrequest("POST", f"/uploads?file={key}")
+        connection.putheader("Origin", f"http://{host}")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        for _ in range(of // MIB):
+            connection.send(bytes(MIB))
+        status = connection.getresponse().status if of == size else None
+        connection.close()
+        return status
+
+    before = peak_mib(up)
+    post("broken-off.tar", 64 * MIB)
+    assert post("large.tar", size) == 201
+    grown = peak_mib(up) - before
+    assert grown < 128, f"an upload of {size >> 20} MiB took {grown} MiB of memory"
+    until(page, "large.tar", "failed")
+    expect(page.get_by_role("heading", name="broken-off.tar")).to_have_count(0)
+
+
 def without_scripts(browser, up: Up):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -329,6 +361,7 @@ def main(gantry: str, pictures: pathlib.Path | None):
             assert wrong == [], wrong
             hostile(page)
             strangers(up)
+            streams(up, page)
             without_scripts(browser, up)
             picture(one_file(context, gantry, folder, "team/old/0.9.0.tar"), pictures, "page-one-upload", 900)
             browser.close()

@@ -74,8 +74,6 @@ pub(super) fn times(upload: &Upload) -> Vec<(&'static str, Timestamp)> {
         let released = reactions().filter_map(|one| one.release.since).collect();
         stations.extend(last(released).map(|at| ("released", at)));
     }
-    // An image that was there before this upload has older times.
-    stations.sort_by_key(|(_, at)| *at);
     stations
 }
 
