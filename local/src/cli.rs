@@ -219,6 +219,9 @@ pub(crate) enum PolicyCommand {
     Check {
         /// The file
         file: PathBuf,
+        /// Print what it means as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Say whether an image would be released, and why
     Explain {
@@ -228,6 +231,9 @@ pub(crate) enum PolicyCommand {
         /// Judge by this file instead of the policy in force
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -149,6 +149,10 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
         &[],
         &["wrong.toml is no policy: line 2: unknown variant `hgih`, expected one of `none`"],
     );
+    let json = |text: String| serde_json::from_str::<Value>(&text).unwrap();
+    let meaning = json(check(folder, &["policy", "check", "policy.toml", "--json"], 0, &[], &[]));
+    assert_eq!(meaning["everywhere"]["required_labels"], serde_json::json!(["team"]));
+    assert_eq!(meaning["exceptions"][0]["owner"], "ann");
     check(folder, &["policy", "check", "gone.toml"], 1, &[], &["cannot read gone.toml"]);
     check(folder, &["policy"], 2, &[], &["Usage:"]);
 
@@ -177,6 +181,9 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
         ],
         &[],
     );
+    let explained = json(check(folder, &["policy", "explain", "team/app:1", "--json"], 0, &[], &[]));
+    assert_eq!(explained["verdict"]["outcome"], "fail");
+    assert_eq!(explained["now"][0]["judgement"]["allows_release"], false);
     check(folder, &["import", "multi.tar", "--as", "team/multi:1", "--set", "ReleaseGate=scan"], 1, &[], &["held: "]);
     check(
         folder,
