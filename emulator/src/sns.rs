@@ -144,7 +144,7 @@ impl Topics {
         let mut all: Vec<&Notification> = published.values().flatten().collect();
         all.sort_by_key(|notification| notification.time);
         let texts = all.iter().filter_map(|one| serde_json::from_str::<Value>(&one.text_for("sqs")).ok());
-        texts.map(|text| format!("{text}\n")).collect()
+        texts.flat_map(|text| [text.to_string(), "\n".to_owned()]).collect()
     }
 
     /// Everything that was published to the topic with this name or ARN, oldest first.

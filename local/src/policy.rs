@@ -177,7 +177,7 @@ async fn judge_now(
     for child in &facts.children {
         let known = records.find(&record.repository, child.digest).await;
         let known = known.map_err(|error| SessionError::request("reading an image's record", error))?;
-        all.push(judged(session, known.as_ref(), Some(child.platform.to_string()), child.digest, policy).await?);
+        all.push(judged(session, known.as_ref(), Some(child.platform.clone()), child.digest, policy).await?);
     }
     Ok(all)
 }

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn many_blobs_are_few_segments_and_none_is_lost() {
-        let way = |at: u64| if at % 2 == 0 { Way::Sent } else { Way::Reused };
+        let way = |at: u64| if at.is_multiple_of(2) { Way::Sent } else { Way::Reused };
         let many: Vec<Segment> = (0..1_000).map(|at| Segment { way: way(at), bytes: at % 7, blobs: 1 }).collect();
         let bytes: u64 = many.iter().map(|segment| segment.bytes).sum();
         let few = shortened(many);

@@ -24,12 +24,12 @@ const SHOWN_EVENTS: usize = 50;
 /// Writes the page of `known`, a stack's upload, to `path`. Events are asked for where they are kept: of a stack on this
 /// machine, that listens at `endpoint`.
 pub(crate) async fn write(known: Known, endpoint: Option<&str>, path: &Path) -> Result<(), CommandError> {
+    let upload = Upload::from(known);
     let events = match endpoint {
-        Some(endpoint) => told(endpoint).await?,
+        Some(endpoint) => told(endpoint, &upload).await?,
         None => Vec::new(),
     };
-    let upload = Upload::from(known);
-    let events: Vec<String> = of_upload(events.iter(), &upload);
+    let events = of_upload(events.iter(), &upload);
     let receipt = upload.receipt.as_ref();
     // Plain records always serialise.
     let text = receipt.map(|receipt| serde_json::to_string_pretty(receipt).unwrap_or_default());
@@ -40,21 +40,34 @@ pub(crate) async fn write(known: Known, endpoint: Option<&str>, path: &Path) -> 
     tokio::fs::write(path, file.html).await.map_err(unwritable)
 }
 
-async fn told(endpoint: &str) -> Result<Vec<Value>, SessionError> {
+/// What was told of `upload`; of all other events one line at a time is in memory.
+async fn told(endpoint: &str, upload: &Upload) -> Result<Vec<Value>, SessionError> {
     let failed = |error| SessionError::request("asking for the events", error);
-    let answer = reqwest::get(format!("{endpoint}/_emulator/messages")).await.map_err(failed)?;
-    let text = answer.text().await.map_err(failed)?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    let mut answer = reqwest::get(format!("{endpoint}/_emulator/messages")).await.map_err(failed)?;
+    let (mut events, mut line) = (Vec::new(), Vec::new());
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        for byte in chunk {
+            if byte != b'\n' {
+                line.push(byte);
+                continue;
+            }
+            let event: Option<Value> = serde_json::from_slice(&std::mem::take(&mut line)).ok();
+            events.extend(event.filter(|event| is_of(event, upload)));
+        }
+    }
+    Ok(events)
+}
+
+/// Whether `event` is about this version of an upload.
+fn is_of(event: &Value, upload: &Upload) -> bool {
+    let of = |name: &str| event.pointer(&format!("/detail/upload/{name}")).and_then(Value::as_str);
+    of("key") == Some(upload.key.as_str())
+        && (upload.version_id.is_none() || of("version_id") == upload.version_id.as_deref())
 }
 
 /// The events about this version of an upload, the latest of them, as they were sent.
 pub(super) fn of_upload<'a>(events: impl Iterator<Item = &'a Value>, upload: &Upload) -> Vec<String> {
-    let is_its_own = |event: &&Value| {
-        let of = |name: &str| event.pointer(&format!("/detail/upload/{name}")).and_then(Value::as_str);
-        of("key") == Some(upload.key.as_str())
-            && (upload.version_id.is_none() || of("version_id") == upload.version_id.as_deref())
-    };
-    let events: Vec<&Value> = events.filter(is_its_own).collect();
+    let events: Vec<&Value> = events.filter(|event| is_of(event, upload)).collect();
     let shown = events.iter().skip(events.len().saturating_sub(SHOWN_EVENTS));
     shown.map(|event| serde_json::to_string_pretty(event).unwrap_or_default()).collect()
 }

@@ -143,7 +143,7 @@ async fn there_already(reader: &Reader, s3: &Client, uploads: &str) -> bool {
             let is_its_own = |receipt: &Receipt| upload.uploaded_at.is_none_or(|at| at <= receipt.import.started_at);
             let receipt = receipt.filter(is_its_own);
             let version_id = receipt.as_ref().and_then(|receipt| receipt.upload.version_id.clone());
-            Upload { receipt, version_id, ..upload }
+            Upload { version_id, receipt, ..upload }
         })
         .buffered(READS);
     while let Some(upload) = read.next().await {

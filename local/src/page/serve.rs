@@ -174,10 +174,11 @@ impl Server {
             (&Method::GET, "/icon.svg") => respond(StatusCode::OK, "image/svg+xml", ICON),
             (&Method::GET, "/live") => self.live(&request),
             (&Method::GET, "/events") => {
-                let lines: String = self.events().iter().map(|event| format!("{event}\n")).collect();
+                let lines: String =
+                    self.events().iter().flat_map(|event| [event.to_string(), "\n".to_owned()]).collect();
                 respond(StatusCode::OK, "application/x-ndjson", lines)
             }
-            (&Method::POST, "/uploads") if !self.is_from_the_page(request.headers()) => {
+            (&Method::POST, "/uploads") if !is_from_the_page(request.headers()) => {
                 text(StatusCode::FORBIDDEN, "uploads come from the page itself, or from any client of the bucket\n")
             }
             (&Method::POST, "/uploads") => self.upload(request).await,
@@ -193,14 +194,6 @@ impl Server {
     fn is_for_us(&self, headers: &HeaderMap) -> bool {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         host.is_some_and(|host| self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host)))
-    }
-
-    /// Whether a browser sent it for this page: its origin is the host that was asked.
-    fn is_from_the_page(&self, headers: &HeaderMap) -> bool {
-        let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let origin = text(header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
-        let site = headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
-        origin.is_some() && origin == text(header::HOST) && site.is_none_or(|site| site == "same-origin")
     }
 
     /// The event stream. Each browser remembers the revision it has seen, so nothing is queued for a slow one.
@@ -292,10 +285,18 @@ impl Server {
     }
 }
 
+/// Whether a browser sent it for this page: its origin is the host that was asked.
+fn is_from_the_page(headers: &HeaderMap) -> bool {
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = text(header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
+    let site = headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
+    origin.is_some() && origin == text(header::HOST) && site.is_none_or(|site| site == "same-origin")
+}
+
 /// Waits for a change and then a moment for more; false if there was none for long, nothing when the page closes.
 async fn news(changes: &mut watch::Receiver<u64>, closing: &CancellationToken) -> Option<bool> {
     tokio::select! {
-        changed = tokio::time::timeout(SILENCE, changes.changed()) => match changed {
+        news = tokio::time::timeout(SILENCE, changes.changed()) => match news {
             Ok(Ok(())) => {
                 tokio::time::sleep(EVERY).await;
                 changes.borrow_and_update();
