@@ -42,5 +42,6 @@ pub mod aws;
 pub mod config;
 pub mod disposition;
 pub mod limits;
+pub mod resources;
 pub mod retry;
 pub mod version;
