@@ -274,6 +274,7 @@ impl Importer {
             profile: report.profile.clone(),
             settings_differ: report.settings_differ.clone(),
             told: false,
+            resent: None,
         }
     }
 

@@ -256,3 +256,15 @@ pub const DOCUMENT_BYTES: u64 = 8 * MIB;
 
 /// Time between two receipts that only tell progress.
 pub const PROGRESS_RECEIPT_EVERY: Duration = Duration::from_secs(15);
+
+// --- Uploads that nothing is heard of --------------------------------------------------------------------------
+
+/// How long after an upload its event may be on its way: EventBridge takes seconds, and an import that has begun says
+/// so within a second.
+pub const UNSEEN: Duration = Duration::from_mins(10);
+
+/// The longest visibility timeout that SQS takes (SQS quotas).
+pub const VISIBILITY_LONGEST: Duration = Duration::from_hours(12);
+
+/// The longest time that SQS keeps a message (SQS quotas).
+pub const RETENTION_LONGEST: Duration = Duration::from_hours(14 * 24);
