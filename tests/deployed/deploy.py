@@ -150,7 +150,7 @@ class Stack:
             self.s3.put_object(Bucket="code", Key=f"{binary}.zip", Body=package.getvalue())
             # What `sam package` does: the folder becomes an object.
             before, after = template.split(f"  {function}:\n", 1)
-            template = f"{before}  {function}:\n" + after.replace("CodeUri: .", f"CodeUri: s3://code/{binary}.zip", 1)
+            template = f"{before}  {function}:\n" + after.replace(f"CodeUri: functions/{binary}\n", f"CodeUri: s3://code/{binary}.zip\n", 1)
         self.s3.put_object(Bucket="code", Key="template.yaml", Body=template.encode())
 
     def deploy(self, create=True, **parameters):
