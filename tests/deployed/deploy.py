@@ -155,6 +155,10 @@ def scenario(aws, binaries, arguments):
     check("the repository is the stack's", {tag["Key"]: tag["Value"] for tag in mark}["gantry:stack"], stack.name)
     wanted = {"encryptionType": "KMS", "kmsKey": usual["Encryption"]} if arguments.own_key else {"encryptionType": "AES256"}
     check("it is encrypted as the parameter says", repository["encryptionConfiguration"], wanted)
+    rules = json.loads(stack.ecr.get_lifecycle_policy(repositoryName=f"{prefix}team/my-app")["lifecyclePolicyText"])["rules"]
+    kept = [rule["selection"]["countNumber"] for rule in rules if rule["selection"].get("tagPatternList") == ["*"]]
+    keep = usual.get("KeepReleases", "all")
+    check("releases expire only if the parameter says so", kept, [] if keep == "all" else [int(keep)])
     told = set()
 
     def heard():
