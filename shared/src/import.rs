@@ -19,9 +19,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::archive::{Archive, Content, Outer, Start, StoredIndex};
+use crate::archive::{Archive, Content, Start, StoredIndex};
 use crate::compress::Compressor;
-use crate::config::{ImportConfig, RepositorySettings};
+use crate::config::{Compression, DEFAULT_GZIP_LEVEL, ImportConfig, RepositorySettings};
 use crate::disposition::{Disposition, chain};
 use crate::ecr::{Registry, RegistryError, Repositories, TokenSource};
 use crate::event::ObjectCreated;
@@ -29,12 +29,13 @@ use crate::image::{Digest, Manifest, Repository};
 use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
 use crate::notify::Notifier;
-use crate::object::{Current, ObjectError, ObjectId, S3Object};
+use crate::object::{Current, ObjectError, ObjectId, ReadAhead, S3Object};
 use crate::plan::{Applied, Consumer, PLATFORM_METADATA, PROFILE_METADATA, Plan, PlannedImage};
 use crate::react::Clients;
 use crate::receipt::{
     Attempt, BlobReceipt, ImageReceipt, ImportOutcome, ImportSection, LayersDone, Reason, Receipt, Receipts, UploadId,
 };
+use crate::resources::Resources;
 use crate::retry::{Disposed as _, redelivery};
 use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, ImageRecord, ImageRecords, Ledger, StateError};
@@ -54,6 +55,10 @@ pub struct Importer {
     registry: Registry,
     repositories: Repositories,
     compressor: Compressor,
+    /// For consumers that take nothing else.
+    gzip: Compressor,
+    read_ahead: ReadAhead,
+    resources: Resources,
     state: Documents,
     ledger: Ledger,
     records: ImageRecords,
@@ -135,7 +140,7 @@ struct Ready<'a> {
 }
 
 impl Importer {
-    /// An importer for `config`, compressing on `cores` threads. `now` is the clock.
+    /// An importer for `config` on `cores` processors. `now` is the clock.
     ///
     /// # Errors
     ///
@@ -146,14 +151,18 @@ impl Importer {
         cores: usize,
         now: fn() -> Timestamp,
     ) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier } = clients;
-        let ImportConfig { common, queue, repository_prefix, repository, compression, consumer } = config;
+        let Clients { s3, ecr, notifier, tls } = clients;
+        let ImportConfig { common, queue, repository_prefix, repository, compression, consumer, memory_mib } = config;
+        let resources = Resources::of_function(memory_mib, cores);
         let tokens = TokenSource::new(ecr.clone(), common.registry_endpoint, now);
         let state = Documents::new(s3.clone(), common.state_bucket);
         Ok(Self {
-            registry: Registry::new(tokens)?,
+            registry: Registry::new(tokens, tls)?,
             repositories: Repositories::new(ecr, common.stack.clone()),
-            compressor: Compressor::new(compression, cores),
+            gzip: Compressor::new(Compression::Gzip { level: DEFAULT_GZIP_LEVEL }, resources.cores),
+            compressor: Compressor::new(compression, resources.cores),
+            read_ahead: ReadAhead::new(resources.ranges_at_once),
+            resources,
             ledger: Ledger::new(state.clone()),
             records: ImageRecords::new(state.clone()),
             state,
@@ -265,6 +274,7 @@ impl Importer {
             profile: report.profile.clone(),
             settings_differ: report.settings_differ.clone(),
             told: false,
+            resent: None,
         }
     }
 
@@ -313,7 +323,7 @@ impl Importer {
         let ready = self.send_all(&object, &plan, &standings, report, &progress_receipt).await?;
         // Asked again as late as possible: from here on tags move.
         still_wanted(&object).await?;
-        let ready = self.put_by_digest(&object, plan.outer, upload, ready).await?;
+        let ready = self.put_by_digest(&object, &plan, upload, ready).await?;
         for image in &ready {
             self.put_tags(image).await?;
         }
@@ -348,7 +358,7 @@ impl Importer {
     async fn put_by_digest<'a>(
         &self,
         object: &Arc<S3Object>,
-        outer: Option<Outer>,
+        plan: &'a Plan,
         upload: &UploadId,
         ready: Vec<Ready<'a>>,
     ) -> Result<Vec<Ready<'a>>, ImportError> {
@@ -368,7 +378,7 @@ impl Importer {
                 Err(ImportError::Registry(RegistryError::BlobsMissing { message, .. })) => {
                     // ECR may clean up a blob that no manifest names yet: send what is gone, once more.
                     tracing::warn!(ecr.repository = %repository, message, "blobs are gone; sending them again");
-                    image = self.send_again(object, outer, image).await?;
+                    image = self.send_again(object, plan, image).await?;
                     self.put_manifests(&image).await?;
                 }
                 result => result?,

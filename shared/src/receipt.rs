@@ -3,6 +3,7 @@
 //! Its first keys are `state`, `summary` and `next`; object tag, exit codes and events are derived from its state and
 //! from nothing else. [`Receipts`] is the only writer.
 
+pub mod log;
 mod tags;
 
 use std::cmp::Ordering;
@@ -175,7 +176,7 @@ impl From<&UploadRecord> for UploadId {
 
 impl UploadId {
     /// Whether `other` is the same version; where a bucket keeps none, the entity tag tells, as far as it is known.
-    fn is_version(&self, other: &Self) -> bool {
+    pub fn is_version(&self, other: &Self) -> bool {
         let same_content = self.etag == other.etag || self.etag.is_none() || other.etag.is_none();
         self.version_id == other.version_id && (self.version_id.is_some() || same_content)
     }
@@ -244,6 +245,18 @@ pub struct ImportSection {
     /// Whether people were told of the outcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
+    /// How often reconcile sent it round again, since nothing was heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent: Option<Resent>,
+}
+
+/// How often an upload was sent round again by reconcile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resent {
+    /// How often.
+    pub times: u32,
+    /// When last.
+    pub at: Timestamp,
 }
 
 /// Delivery `n` of at most `of`.
@@ -356,10 +369,12 @@ impl Receipts {
         let fresh = |known: BTreeMap<String, ImageReaction>| self.receipt(upload, import.clone(), known);
         let mut written = fresh(BTreeMap::new());
         let mut decided_before = false;
+        let mut before = None;
         if fits(upload) {
             let change = |known: Option<Receipt>| {
                 written = fresh(BTreeMap::new());
                 decided_before = false;
+                before = known.as_ref().filter(|known| known.upload.is_version(upload)).map(step);
                 let Some(known) = known else { return Some(written.clone()) };
                 let replaces = match upload.order(&known.upload) {
                     // A duplicate delivery does not take back what is decided; one that failed may be tried again.
@@ -371,8 +386,12 @@ impl Receipts {
                         } else {
                             // Told of the same failure already.
                             let told = known.import.outcome == import.outcome && known.import.told;
+                            let (resent, sequencer) = (known.import.resent, known.upload.sequencer);
                             written = fresh(known.reaction);
                             written.import.told |= told;
+                            // What only an earlier writer knows.
+                            written.import.resent = resent;
+                            written.upload.sequencer = written.upload.sequencer.take().or(sequencer);
                         }
                         !decided_before
                     }
@@ -389,6 +408,9 @@ impl Receipts {
         }
         // The tags are this version's own, also when the receipt is a later version's.
         if !decided_before {
+            if before != Some(step(&written)) {
+                log::step(&written);
+            }
             self.tag(&written).await;
         }
         Ok(written)
@@ -442,6 +464,7 @@ impl Receipts {
         };
         let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
         if let Some(receipt) = written.filter(|receipt| Some(receipt.state) != before) {
+            log::step(&receipt);
             self.tag(&receipt).await;
         }
         Ok(())
@@ -474,6 +497,11 @@ impl Receipts {
 }
 
 const WANTED: &str = "a receipt";
+
+/// What makes two writings of one receipt two steps: a receipt that only tells progress is none.
+fn step(receipt: &Receipt) -> (State, u32) {
+    (receipt.state, receipt.import.attempt.n)
+}
 
 fn key(upload: &UploadId) -> String {
     format!("{}{SUFFIX}", upload.key)
@@ -612,6 +640,7 @@ mod tests {
             profile: None,
             settings_differ: vec![],
             told: false,
+            resent: None,
         };
         let config =
             aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12()).build();

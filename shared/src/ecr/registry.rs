@@ -70,13 +70,18 @@ impl<'a> Call<'a> {
 }
 
 impl Registry {
-    /// A registry opened by `tokens`. Connections are kept and shared.
+    /// A registry opened by `tokens`, reached by `tls` or, without it, by TLS with what the machine trusts. Connections
+    /// are kept and shared.
     ///
     /// # Errors
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
-    pub fn new(tokens: TokenSource) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
+    pub fn new(tokens: TokenSource, tls: Option<rustls::ClientConfig>) -> Result<Self, RegistryError> {
+        let http = match tls {
+            Some(tls) => reqwest::Client::builder().tls_backend_preconfigured(tls),
+            None => reqwest::Client::builder(),
+        };
+        let http = http
             .user_agent(USER_AGENT)
             .connect_timeout(limits::CONNECT_TIMEOUT)
             .read_timeout(limits::ANSWER_TIMEOUT)

@@ -94,6 +94,8 @@ pub struct Clients {
     pub ecr: aws_sdk_ecr::Client,
     /// Events and messages.
     pub notifier: Notifier,
+    /// TLS for the registry; without it, its client looks for the machine's certificate authorities itself.
+    pub tls: Option<rustls::ClientConfig>,
 }
 
 impl Reactor {
@@ -103,11 +105,11 @@ impl Reactor {
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
     pub fn new(config: ReactConfig, clients: Clients, now: fn() -> Timestamp) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier } = clients;
+        let Clients { s3, ecr, notifier, tls } = clients;
         let state = Documents::new(s3.clone(), &config.common.state_bucket);
         let tokens = TokenSource::new(ecr.clone(), config.common.registry_endpoint.clone(), now);
         Ok(Self {
-            registry: Registry::new(tokens)?,
+            registry: Registry::new(tokens, tls)?,
             repositories: Repositories::new(ecr.clone(), config.common.stack.clone()),
             records: ImageRecords::new(state.clone()),
             policies: Policies::new(state.clone()),
