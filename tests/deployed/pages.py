@@ -10,7 +10,6 @@ FENCE = re.compile(r"```(?:sh|console)\n(.*?)```", re.S)
 RUN = {
     "aws events put-rule --name deploy-my-app --event-pattern '{",
     "aws sns subscribe --topic-arn TOPIC --protocol email --notification-endpoint ops@example.com \\",
-    "aws sqs start-message-move-task --source-arn FAILED_QUEUE_ARN",
     "aws ecr tag-resource --resource-arn REPOSITORY_ARN --tags Key=gantry:stack,Value=STACK",
     "aws ecr set-repository-policy --repository-name REPOSITORY --policy-text",
     'echo "accepted by ann, TICKET-7" | aws s3 cp - s3://STATE/releases/team/my-app/',
@@ -18,6 +17,7 @@ RUN = {
 }
 
 ELSEWHERE = {
+    "aws sqs start-message-move-task --source-arn FAILED_QUEUE_ARN": "ministack has no such call",
     "cargo run --release -- demo": "CI runs both lines by themselves, cold",
     "docker save my-app:1.4.2 -o my-app.tar": "tests/commands runs each subcommand, on tarballs of its own",
     "sam build": "local.py runs what it made; deploying with it takes an account, and deploy.py does what it does",
@@ -50,8 +50,7 @@ def run(aws, names):
             # Whole words only: STATE is in no other name then.
             text = re.sub(r"\b[A-Z][A-Z_]+\b", lambda word: names.get(word[0], word[0]), block)
             text = text.replace("docs/gantry-wait", str(ROOT / "docs" / "gantry-wait"))
-            # The AWS CLI's first version looks for SQS elsewhere, whatever AWS_ENDPOINT_URL says.
-            aws.run(text.replace("aws sqs ", f"aws --endpoint-url {aws.endpoint} sqs "))
+            aws.run(text)
             count += 1
     if used != known:
         raise SystemExit(f"pages.py lists what no page has: {known - used}")
