@@ -255,6 +255,9 @@ pub const CONDITIONAL_WRITE_ATTEMPTS: usize = 10;
 /// Bytes of one state document or receipt: the largest, a receipt of 100 images, has about 1 MiB.
 pub const DOCUMENT_BYTES: u64 = 8 * MIB;
 
+/// Images in one repository, ECR's quota: a lifecycle rule that keeps as many expires none.
+pub const IMAGES_IN_A_REPOSITORY: u32 = 100_000;
+
 /// Time between two receipts that only tell progress.
 pub const PROGRESS_RECEIPT_EVERY: Duration = Duration::from_secs(15);
 
