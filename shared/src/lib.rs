@@ -40,4 +40,5 @@ pub mod config;
 pub mod disposition;
 pub mod limits;
 pub mod retry;
+pub mod timeouts;
 pub mod version;

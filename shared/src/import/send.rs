@@ -97,7 +97,7 @@ impl Importer {
     ) -> Result<Vec<Ready<'a>>, ImportError> {
         let images = || plan.images.iter().zip(standings);
         let jobs = jobs(images().filter(|(_, standing)| standing.stored.is_none()).map(|(planned, _)| planned));
-        let progress = Progress::new(jobs.len());
+        let progress = Progress::new(jobs.len(), receipt.until);
         report.layers = Some(progress.so_far());
         let present = self.run_all(object, plan.outer, jobs, &progress, report, Some(receipt)).await?;
         images().map(|(planned, standing)| ready(planned, standing, &present)).collect()
@@ -109,9 +109,10 @@ impl Importer {
         object: &Arc<S3Object>,
         outer: Option<Outer>,
         image: Ready<'a>,
+        until: Instant,
     ) -> Result<Ready<'a>, ImportError> {
         let jobs = jobs(std::iter::once(image.planned));
-        let progress = Progress::new(jobs.len());
+        let progress = Progress::new(jobs.len(), until);
         let present = self.run_all(object, outer, jobs, &progress, &mut Report::default(), None).await?;
         ready(image.planned, image.standing, &present)
     }
@@ -136,7 +137,8 @@ impl Importer {
     }
 
     /// Runs the jobs, several at once. After a failure none is started any more, and those under way are finished,
-    /// so that the ledger keeps what they did; the first error is returned.
+    /// so that the ledger keeps what they did; the first error is returned. What there is no time for is left to the
+    /// next delivery.
     async fn run_jobs(
         &self,
         object: &Arc<S3Object>,
@@ -158,22 +160,30 @@ impl Importer {
                 if outcome.is_err() {
                     stop.store(true, Ordering::Relaxed);
                 }
-                Some(outcome.map(|present| (job.key(), present)))
+                Some(outcome.map(|present| present.map(|present| (job.key(), present))))
             })
             .collect();
         let mut under_way = stream::iter(jobs).buffer_unordered(limits::LAYERS_AT_ONCE);
         let mut present = PresentBlobs::new();
         let mut failure = None;
+        let mut left_over = 0_usize;
         while let Some(outcome) = under_way.next().await {
             match outcome {
-                Some(Ok((key, blob))) => drop(present.insert(key, blob)),
+                Some(Ok(Some((key, blob)))) => drop(present.insert(key, blob)),
+                Some(Ok(None)) => left_over += 1,
                 Some(Err(error)) => failure = failure.or(Some(error)),
                 None => {}
             }
             told.moved().await?;
         }
+        if left_over > 0 && failure.is_none() {
+            tracing::info!(blobs = left_over, "left to the next delivery");
+            return Err(ImportError::OutOfTime { layers: Some(progress.so_far()) });
+        }
         failure.map_or(Ok(present), Err)
     }
+
+    /// Gets one blob there; nothing when there is no time for it.
 
     async fn run_job(
         &self,
@@ -181,20 +191,29 @@ impl Importer {
         at: usize,
         job: Job<'_>,
         progress: &Progress,
-    ) -> Result<Present, ImportError> {
+    ) -> Result<Option<Present>, ImportError> {
         let blob_progress = progress.of(at, job);
         let present = match self.without_bytes(job).await? {
             Some(present) => present,
+            None if !progress.schedule.admit(&blob_progress) => return Ok(None),
             None => {
-                retry("sending a blob", limits::BLOB_ATTEMPTS, || async {
+                let sending = retry("sending a blob", limits::BLOB_ATTEMPTS, || async {
                     let body = body(object, job.what.extent());
                     self.with_bytes(job, body, &blob_progress).await
-                })
-                .await?
+                });
+                let sent = tokio::select! {
+                    sent = sending => Some(sent),
+                    () = progress.schedule.crowded_out(&blob_progress) => None,
+                };
+                progress.schedule.leave(&blob_progress, matches!(sent, Some(Ok(_))));
+                match sent {
+                    Some(sent) => sent?,
+                    None => return Ok(None),
+                }
             }
         };
         finished(job, &present, progress, &blob_progress);
-        Ok(present)
+        Ok(Some(present))
     }
 
     /// The blob, when the repository has it or gets it without its bytes. A layer is known by what the ledger says it
@@ -206,10 +225,7 @@ impl Importer {
             What::Blob(blob) => {
                 let descriptor = blob.descriptor.clone();
                 let digest = descriptor.digest;
-                let there = retry("looking for a blob", limits::BLOB_ATTEMPTS, || {
-                    self.registry.blob_size(job.repository, digest)
-                })
-                .await?;
+                let there = self.registry.blob_size(job.repository, digest).await?;
                 return Ok(there.map(|_| Present { descriptor, diff_id: None, how: How::Reused, read_bytes: 0 }));
             }
         };

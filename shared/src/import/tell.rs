@@ -73,7 +73,7 @@ fn imported(upload: &UploadId, image: &ImageReceipt) -> Notice {
         tags: image.tags.clone(),
         uri: format!("{repository_uri}@{}", image.digest),
         platforms: image.platforms.clone(),
-        arn: None,
+        arn: image.repository_arn.clone(),
     };
     Notice {
         detail_type: DetailType::ImageImported,

@@ -18,6 +18,7 @@ use crate::notify::Notifier;
 use crate::receipt::{ImageReaction, Receipts, UploadId};
 use crate::state::image_record::Released;
 use crate::state::{Documents, ImageRecord, ImageRecords};
+use crate::timeouts::Timeouts;
 
 /// Looks at images; made once for each process.
 #[derive(Debug)]
@@ -94,6 +95,8 @@ pub struct Clients {
     pub ecr: aws_sdk_ecr::Client,
     /// Events and messages.
     pub notifier: Notifier,
+    /// How long the registry may take; the other clients know their own.
+    pub timeouts: Timeouts,
 }
 
 impl Reactor {
@@ -103,11 +106,11 @@ impl Reactor {
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
     pub fn new(config: ReactConfig, clients: Clients, now: fn() -> Timestamp) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier } = clients;
+        let Clients { s3, ecr, notifier, timeouts } = clients;
         let state = Documents::new(s3.clone(), &config.common.state_bucket);
         let tokens = TokenSource::new(ecr.clone(), config.common.registry_endpoint.clone(), now);
         Ok(Self {
-            registry: Registry::new(tokens)?,
+            registry: Registry::new(tokens, timeouts)?,
             repositories: Repositories::new(ecr.clone(), config.common.stack.clone()),
             records: ImageRecords::new(state.clone()),
             policies: Policies::new(state.clone()),
