@@ -30,7 +30,7 @@ use crate::image::{Digest, Manifest, Repository};
 use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
 use crate::notify::Notifier;
-use crate::object::{Current, ObjectError, ObjectId, S3Object};
+use crate::object::{Current, ObjectId, S3Object};
 use crate::plan::{Applied, Consumer, PLATFORM_METADATA, PROFILE_METADATA, Plan, PlannedImage};
 use crate::react::Clients;
 use crate::receipt::{
@@ -39,6 +39,7 @@ use crate::receipt::{
 use crate::retry::{Disposed as _, redelivery};
 use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, ImageRecord, ImageRecords, Ledger, StateError};
+use crate::timeouts::Timeouts;
 
 pub use error::ImportError;
 pub use progress::TARGET as PROGRESS_TARGET;
@@ -63,6 +64,7 @@ pub struct Importer {
     settings: RepositorySettings,
     prefix: String,
     upload_bucket: String,
+    timeouts: Timeouts,
     consumer: Consumer,
     failed_queue_arn: Option<String>,
     now: fn() -> Timestamp,
@@ -167,6 +169,7 @@ impl Importer {
             settings: repository,
             prefix: repository_prefix,
             upload_bucket,
+            timeouts,
             consumer,
             failed_queue_arn: queue.failed_queue_arn,
             s3,
@@ -201,11 +204,7 @@ impl Importer {
         let last = delivery.attempt.n >= delivery.attempt.of;
         let outcome = match &error {
             None => ImportOutcome::Imported,
-            Some(
-                ImportError::Superseded { .. }
-                | ImportError::Deleted { .. }
-                | ImportError::Object(ObjectError::Gone { .. }),
-            ) => ImportOutcome::Superseded,
+            Some(error) if error.is_overtaken() => ImportOutcome::Superseded,
             Some(error) if error.disposition() == Disposition::Transient && !last => ImportOutcome::Importing,
             Some(_) => ImportOutcome::Failed,
         };

@@ -1,4 +1,4 @@
-//! How long those we ask may take. No request is without a limit, so that no peer can hold a delivery.
+//! How long those we ask may take, and how long we wait before we ask again. No request is without a limit, so that no peer can hold a delivery.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use crate::limits;
 
-/// How long a peer may take for one request; see the constants of [`limits`] for the reasons.
+/// How long a peer may take for one request, and the pauses between attempts; see the constants of [`limits`] for the reasons.
 ///
 /// Functions use the default; tests of dying peers have no minutes to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub struct Timeouts {
     pub call_attempt: Duration,
     /// Of a call with the SDK's attempts.
     pub call: Duration,
+    /// Between the first two attempts at something; it doubles.
+    pub first_pause: Duration,
+    /// Between any two attempts.
+    pub longest_pause: Duration,
 }
 
 impl Default for Timeouts {
@@ -31,6 +35,8 @@ impl Default for Timeouts {
             standstill: limits::STANDSTILL_TIMEOUT,
             call_attempt: limits::CALL_ATTEMPT_TIMEOUT,
             call: limits::CALL_TIMEOUT,
+            first_pause: limits::BACKOFF_FIRST,
+            longest_pause: limits::BACKOFF_LONGEST,
         }
     }
 }

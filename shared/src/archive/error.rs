@@ -76,12 +76,12 @@ pub enum ArchiveError {
     },
     /// More than all deliveries can move.
     #[error(
-        "the upload takes too long: {found_bytes} bytes of layers, at {} MiB/s, are {} s, and {deliveries} deliveries of \
+        "the upload takes too long: {found_bytes} bytes, at {} MiB/s, are {} s, and {deliveries} deliveries of \
          {} s, of which the half may go to waste where layers do not fit, are enough for {most_bytes} bytes",
         limits::DELIVERY_BYTES_A_SECOND >> 20, moving_seconds(*.found_bytes), .delivery.as_secs()
     )]
     UploadTooSlow {
-        /// Bytes of all layers, each once.
+        /// Bytes of all blobs, each once for each repository.
         found_bytes: u64,
         /// What the deliveries can move, whatever the layers are.
         most_bytes: u64,

@@ -160,7 +160,7 @@ impl Registry {
             let answer = self.answer(request, name).await;
             answer.map_err(|refusal| refusal.into_address_error(name))
         };
-        retry("reading a blob", limits::REQUEST_ATTEMPTS, request).await
+        retry("reading a blob", limits::REQUEST_ATTEMPTS, &self.timeouts, request).await
     }
 
     /// The manifest under a tag or digest, `None` when there is none (or no such repository).
@@ -202,7 +202,7 @@ impl Registry {
         manifest: &Manifest,
     ) -> Result<(), RegistryError> {
         let path = format!("v2/{repository}/manifests/{reference}");
-        retry("putting a manifest", limits::REQUEST_ATTEMPTS, || async {
+        retry("putting a manifest", limits::REQUEST_ATTEMPTS, &self.timeouts, || async {
             let mut call = Call::new(Method::PUT, &path, "ecr:PutImage");
             call.headers.push((CONTENT_TYPE, manifest.media_type.as_str().to_owned()));
             call.body = manifest.bytes.clone();
@@ -348,7 +348,7 @@ impl Registry {
 
     /// One small request, with retries of what is worth retrying.
     async fn request<'a>(&self, call: Call<'a>) -> Result<Response, (Refusal, Call<'a>)> {
-        let outcome = retry("a registry request", limits::REQUEST_ATTEMPTS, || self.once(&call)).await;
+        let outcome = retry("a registry request", limits::REQUEST_ATTEMPTS, &self.timeouts, || self.once(&call)).await;
         outcome.map_err(|refusal| (refusal, call))
     }
 

@@ -86,7 +86,8 @@ impl Schedule {
     fn most_bytes(&self, moved_bytes: u64) -> u64 {
         let elapsed = self.started.elapsed();
         let left = self.until.saturating_duration_since(Instant::now());
-        if elapsed < self.settling() {
+        // As long as nothing came there is no rate; at half-time it counts as one all the same.
+        if elapsed < self.settling() || (moved_bytes == 0 && elapsed < left) {
             return movable_bytes(left);
         }
         let most = u128::from(moved_bytes) * left.as_millis() / elapsed.as_millis().max(1);
@@ -106,4 +107,64 @@ impl Schedule {
 /// What a delivery moves in `time`, as far as is known before it was seen.
 fn movable_bytes(time: Duration) -> u64 {
     limits::DELIVERY_BYTES_A_SECOND.saturating_mul(time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many deliveries it takes when each begins, in the layers' order, whatever still fits.
+    fn deliveries(layers: &[u64], most_bytes: u64) -> usize {
+        let mut waiting = layers.to_vec();
+        let mut deliveries = 0;
+        while !waiting.is_empty() {
+            let mut left = most_bytes;
+            waiting.retain(|layer| match left.checked_sub(*layer) {
+                Some(less) => {
+                    left = less;
+                    false
+                }
+                None => true,
+            });
+            deliveries += 1;
+        }
+        deliveries
+    }
+
+    proptest! {
+        /// What planning lets pass is done in ten deliveries, whatever its layers are: at most as much as five could
+        /// move without waste, no layer larger than one can.
+        #[test]
+        fn ten_deliveries_are_enough(sizes in prop::collection::vec(1_u64..=1_000, 1..limits::LAYERS)) {
+            let most_bytes = 1_000;
+            let mut total = 0;
+            let layers: Vec<u64> = sizes
+                .into_iter()
+                .take_while(|size| {
+                    total += size;
+                    total <= most_bytes * u64::from(limits::DELIVERIES.div_ceil(2))
+                })
+                .collect();
+            let needed = deliveries(&layers, most_bytes);
+            prop_assert!(needed <= limits::DELIVERIES as usize, "{needed} for {layers:?}");
+        }
+    }
+
+    /// The worst there is: layers of a little more than half a delivery, so that each delivery wastes the other half.
+    #[test]
+    fn the_worst_layers_take_all_but_one_of_the_deliveries() {
+        let layers = [501; 9];
+        assert_eq!(deliveries(&layers, 1_000), 9);
+        assert!(layers.iter().sum::<u64>() <= 5_000);
+    }
+
+    #[test]
+    fn the_largest_upload_that_planning_lets_pass() {
+        let delivery = Duration::from_mins(15) - limits::DEADLINE_MARGIN;
+        let gib = |bytes: u64| bytes >> 30;
+        assert_eq!(gib(movable_bytes(delivery)), 50, "the largest layer");
+        assert_eq!(gib(movable_bytes(delivery) * u64::from(limits::DELIVERIES / 2)), 250, "the largest upload");
+    }
 }

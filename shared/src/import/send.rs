@@ -82,6 +82,12 @@ pub(super) struct Present {
     read_bytes: u64,
 }
 
+/// A blob that was sent, and what the ledger is to know of it.
+struct Sent {
+    present: Present,
+    record: Option<LayerRecord>,
+}
+
 pub(super) type PresentBlobs = HashMap<Key, Present>;
 
 impl Importer {
@@ -197,9 +203,9 @@ impl Importer {
             Some(present) => present,
             None if !progress.schedule.admit(&blob_progress) => return Ok(None),
             None => {
-                let sending = retry("sending a blob", limits::BLOB_ATTEMPTS, || async {
+                let sending = retry("sending a blob", limits::BLOB_ATTEMPTS, &self.timeouts, || async {
                     let body = body(object, job.what.extent());
-                    self.with_bytes(job, body, &blob_progress).await
+                    self.send(job, body, &blob_progress).await
                 });
                 let sent = tokio::select! {
                     sent = sending => Some(sent),
@@ -207,7 +213,7 @@ impl Importer {
                 };
                 progress.schedule.leave(&blob_progress, matches!(sent, Some(Ok(_))));
                 match sent {
-                    Some(sent) => sent?,
+                    Some(sent) => self.remember(job, sent?).await?,
                     None => return Ok(None),
                 }
             }
@@ -241,13 +247,27 @@ impl Importer {
         Ok(Some(Present { descriptor, diff_id: Some(layer.diff_id.0), how, read_bytes: 0 }))
     }
 
-    /// Sends the blob, once. Before anything is repeated the registry is asked whether it is there by now.
+    /// Sends the blob, once, and remembers it.
     pub(super) async fn with_bytes(
         &self,
         job: Job<'_>,
         body: Body,
         progress: &Arc<BlobProgress>,
     ) -> Result<Present, ImportError> {
+        let sent = self.send(job, body, progress).await?;
+        self.remember(job, sent).await
+    }
+
+    /// Writes a layer that was sent into the ledger: no reason to send it again when that fails.
+    async fn remember(&self, job: Job<'_>, sent: Sent) -> Result<Present, ImportError> {
+        if let (Some(record), What::Layer { stored, .. }) = (&sent.record, job.what) {
+            self.ledger.record(&self.format(stored), record).await?;
+        }
+        Ok(sent.present)
+    }
+
+    /// Sends the blob, once. Before anything is repeated the registry is asked whether it is there by now.
+    async fn send(&self, job: Job<'_>, body: Body, progress: &Arc<BlobProgress>) -> Result<Sent, ImportError> {
         match job.what {
             What::Layer { layer, extent, stored } => {
                 let sums = self.send_layer(job.repository, layer, extent, stored, body, progress).await?;
@@ -264,10 +284,10 @@ impl Importer {
                     media_type: media_type.into(),
                     repositories: vec![job.repository.clone()],
                 };
-                self.ledger.record(&self.format(stored), &record).await?;
                 let descriptor = Descriptor::new(media_type, sums.digest, sums.size_bytes);
                 let diff_id = Some(sums.diff_id.0);
-                Ok(Present { descriptor, diff_id, how: How::Sent, read_bytes: extent.size_bytes })
+                let present = Present { descriptor, diff_id, how: How::Sent, read_bytes: extent.size_bytes };
+                Ok(Sent { present, record: Some(record) })
             }
             What::Blob(blob) => {
                 let descriptor = blob.descriptor.clone();
@@ -279,7 +299,7 @@ impl Importer {
                     }
                 }
                 let read_bytes = descriptor.size_bytes;
-                Ok(Present { descriptor, diff_id: None, how: How::Sent, read_bytes })
+                Ok(Sent { present: Present { descriptor, diff_id: None, how: How::Sent, read_bytes }, record: None })
             }
         }
     }
