@@ -502,6 +502,7 @@ fn untold_of(error: &ImportError) -> &'static str {
 fn backoff(error: &ImportError, attempt: Attempt) -> Duration {
     match error {
         ImportError::OutOfTime { layers: Some(layers) } if layers.sent_bytes > 0 => limits::CONTINUE_AFTER,
+        ImportError::BeingTold => limits::CLAIM,
         _ => redelivery(attempt.n),
     }
 }

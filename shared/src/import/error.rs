@@ -38,6 +38,9 @@ pub enum ImportError {
     /// The ledger, a record or the receipt could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Another delivery of the same upload has claimed the telling, and not done it yet.
+    #[error("another delivery is telling that the upload is in ECR")]
+    BeingTold,
     /// People could not be told.
     #[error(transparent)]
     Notify(#[from] NotifyError),
@@ -146,6 +149,7 @@ impl ImportError {
             | Self::Registry(_)
             | Self::State(_)
             | Self::Notify(_)
+            | Self::BeingTold
             | Self::Nothing => "network",
         }
     }
@@ -213,6 +217,7 @@ impl ImportError {
             Self::Registry(RegistryError::ManifestRefused { .. }) => {
                 "build the image differently; ECR would refuse it from any client".to_owned()
             }
+            Self::BeingTold => "nothing: another delivery is about to tell it".to_owned(),
             Self::Object(_) | Self::Registry(_) | Self::State(_) | Self::Notify(_) | Self::Nothing => {
                 ROUND_AGAIN.to_owned()
             }
@@ -246,7 +251,7 @@ impl Disposed for ImportError {
             | Self::TagConflict { .. }
             | Self::Superseded { .. }
             | Self::Deleted { .. } => Disposition::Permanent,
-            Self::OutOfTime { .. } | Self::Nothing => Disposition::Transient,
+            Self::OutOfTime { .. } | Self::BeingTold | Self::Nothing => Disposition::Transient,
         }
     }
 }

@@ -86,8 +86,8 @@ impl Schedule {
     fn most_bytes(&self, moved_bytes: u64) -> u64 {
         let elapsed = self.started.elapsed();
         let left = self.until.saturating_duration_since(Instant::now());
-        // As long as nothing came there is no rate; at half-time it counts as one all the same.
-        if elapsed < self.settling() || (moved_bytes == 0 && elapsed < left) {
+        // As long as nothing came there is no rate; after a third of the time that counts as one all the same.
+        if elapsed < self.settling() || (moved_bytes == 0 && elapsed < left / 2) {
             return movable_bytes(left);
         }
         let most = u128::from(moved_bytes) * left.as_millis() / elapsed.as_millis().max(1);

@@ -43,7 +43,7 @@ impl Reactor {
             let done = told.is_ok();
             let settle = self.records.update(&repository, digest, |record| {
                 if done {
-                    record.told.insert(fact.clone(), Told { claimed_at: now, done });
+                    record.told.insert(fact.clone(), Told { claimed_at: now, done, delivery: None });
                 } else {
                     // Given back, so that the next delivery need not wait for the claim to grow stale.
                     record.told.remove(&fact);
@@ -173,7 +173,7 @@ impl Reactor {
         let change = |known: Option<BTreeMap<String, Told>>| {
             let mut told = known.unwrap_or_default();
             if done {
-                told.insert(fact.to_owned(), Told { claimed_at: now, done });
+                told.insert(fact.to_owned(), Told { claimed_at: now, done, delivery: None });
             } else {
                 told.remove(fact);
             }
