@@ -1,55 +1,63 @@
 //! Layer bytes in, the same compressed bytes out, every time.
 //!
-//! An uncompressed layer is cut into members of [`limits::MEMBER_BYTES`]; each is compressed by itself, on whatever
-//! core is free, and they are emitted in order as one gzip file (RFC 1952, section 2.2: a gzip file is a series of
-//! members). The output therefore depends on the bytes, the level and the version of libdeflate in Cargo.lock, and
-//! never on timing, on how the bytes arrived, or on the number of cores.
+//! An uncompressed layer is cut into members of fixed size; each is compressed by itself, on whatever core is free, and
+//! they are emitted in order as one file (RFC 1952, section 2.2: a gzip file is a series of members; RFC 8878, section
+//! 3: so are zstd's frames). The output therefore depends on the bytes, the level and the codec's version in Cargo.lock,
+//! and never on timing, on how the bytes arrived, or on the number of cores.
 //!
 //! A layer that arrives compressed passes through untouched; it is decompressed beside, to check its diff ID. One that
 //! no registry would take as it is, is decompressed and compressed again.
 
+mod member;
+
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{self, FuturesOrdered};
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::archive::Stored;
 use crate::config::Compression;
 use crate::decompress::{Codec, DecodeError, decode};
 use crate::disposition::Disposition;
-use crate::image::{DiffId, Digest, Hasher};
+use crate::image::{DiffId, Digest, Hasher, MediaType};
 use crate::limits;
 use crate::object::{Body, ObjectError};
 use crate::retry::Disposed;
 
-/// Members that may wait, for each core, between being cut and being emitted: one is compressed while the next
-/// is read.
+use member::Worker;
+
+/// Members, for each core, that are compressed or wait for their turn to be emitted, over all layers at once; each layer
+/// may have one more. With fewer, a core would wait while a slow member holds up the finished ones behind it.
 const MEMBERS_PER_CORE: usize = 2;
 
 /// Compresses layers on all cores. Cheap to clone; all clones share the cores and the buffers.
 #[derive(Debug, Clone)]
 pub struct Compressor {
-    level: u8,
-    cores: usize,
+    compression: Compression,
     /// One permit for each core, over all layers at once.
-    permits: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Worker>>>,
+    cores: Arc<Semaphore>,
+    /// One for each member between being cut and being emitted.
+    slots: Arc<Semaphore>,
+    idle: Arc<Mutex<Idle>>,
 }
 
-/// What one core needs: libdeflate's tables, and room for a member on both sides.
-struct Worker {
-    codec: libdeflater::Compressor,
-    output: Vec<u8>,
+/// What is used again instead of made anew: pages that the system has to find and clear cost as much as a copy.
+#[derive(Debug, Default)]
+struct Idle {
+    workers: Vec<Worker>,
+    members: Vec<Vec<u8>>,
 }
 
-impl std::fmt::Debug for Worker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").finish_non_exhaustive()
-    }
-}
+/// A place among the members under way. A layer that has none under way needs none, so that whoever is slow to take
+/// one layer's bytes never stops another.
+type Slot = Option<OwnedSemaphorePermit>;
+
+/// A member that is being compressed, and its place.
+type Member = AbortOnDropHandle<Result<(Bytes, Slot), LayerError>>;
 
 /// Both hashes and sizes of a layer that went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +84,9 @@ pub enum LayerError {
     /// The receiving side went away; it knows why.
     #[error("the upload ended before the layer did")]
     Abandoned,
+    /// The codec failed.
+    #[error("the layer could not be compressed")]
+    Encode(#[source] io::Error),
     /// A compressing thread panicked.
     #[error("a compressing thread failed")]
     Thread(#[source] tokio::task::JoinError),
@@ -86,7 +97,7 @@ impl Disposed for LayerError {
         match self {
             Self::Object(object) => object.disposition(),
             Self::Decode(decode) => decode.disposition(),
-            Self::Abandoned | Self::Thread(_) => Disposition::Transient,
+            Self::Abandoned | Self::Encode(_) | Self::Thread(_) => Disposition::Transient,
         }
     }
 }
@@ -101,26 +112,37 @@ impl From<DecodeError> for LayerError {
 }
 
 /// Where the bytes to be sent go; bounded, so that sending slows down reading.
-pub type Output = mpsc::Sender<Result<Bytes, std::io::Error>>;
+pub type Output = mpsc::Sender<Result<Bytes, io::Error>>;
 
 impl Compressor {
     /// A compressor that uses `cores` threads.
     pub fn new(compression: Compression, cores: usize) -> Self {
-        let Compression::Gzip { level } = compression;
         let cores = cores.max(1);
-        Self { level, cores, permits: Arc::new(Semaphore::new(cores)), idle: Arc::default() }
+        Self {
+            compression,
+            cores: Arc::new(Semaphore::new(cores)),
+            slots: Arc::new(Semaphore::new(cores * MEMBERS_PER_CORE)),
+            idle: Arc::default(),
+        }
     }
 
-    /// What determines the output beside the input: codec, level, member size, and the format's own version, which
-    /// changes when a new libdeflate is locked that compresses differently.
+    /// What determines the output beside the input: codec, level, member size, and the format's own version.
     pub fn format(&self) -> String {
-        format!("gzip-{}-{}k-v1", self.level, limits::MEMBER_BYTES >> 10)
+        member::format(self.compression)
+    }
+
+    /// The media type of what comes out.
+    pub fn media_type(&self) -> &'static str {
+        match self.compression {
+            Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
+            Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
+        }
     }
 
     /// Takes a layer from `body` and gives what is to be sent to `output`.
     ///
-    /// Holds at most two members of [`limits::MEMBER_BYTES`] for each core, whatever the layer's size. `progress`
-    /// hears the bytes taken and the bytes given so far.
+    /// Holds one member for each layer that is being read, and a few for each core, whatever the layers' sizes.
+    /// `progress` hears the bytes taken and the bytes given so far.
     ///
     /// # Errors
     ///
@@ -156,34 +178,42 @@ impl Compressor {
         output: Output,
         progress: impl Fn(u64, u64) + Send + Sync,
     ) -> Result<Sums, LayerError> {
+        let size = member::member_bytes(self.compression);
         let mut taken = Hasher::default();
         let mut given = Hasher::default();
-        let mut members = FuturesOrdered::new();
-        let mut member = Vec::with_capacity(limits::MEMBER_BYTES);
-        while let Some(chunk) = body.next().await {
+        let mut members: FuturesOrdered<Member> = FuturesOrdered::new();
+        let mut member = self.buffer(size);
+        loop {
+            // What is done is emitted while more is awaited: its place may be what somebody else waits for.
+            let chunk = tokio::select! {
+                biased;
+                Some(done) = members.next(), if !members.is_empty() => {
+                    emit(done, &mut given, &output).await?;
+                    continue;
+                }
+                chunk = body.next() => chunk,
+            };
+            let Some(chunk) = chunk else { break };
             let mut chunk = chunk.map_err(Into::into)?;
             taken.update(&chunk);
             while !chunk.is_empty() {
-                let room = limits::MEMBER_BYTES - member.len();
-                let part = chunk.split_to(room.min(chunk.len()));
+                let part = chunk.split_to(chunk.len().min(size - member.len()));
                 member.extend_from_slice(&part);
-                if member.len() < limits::MEMBER_BYTES {
-                    continue;
+                if member.len() == size {
+                    let slot = self.slot(&mut members, &mut given, &output).await?;
+                    let full = std::mem::replace(&mut member, self.buffer(size));
+                    members.push_back(self.start(full, slot));
+                    progress(taken.bytes(), given.bytes());
                 }
-                let full = std::mem::replace(&mut member, Vec::with_capacity(limits::MEMBER_BYTES));
-                members.push_back(self.start(full));
-                while members.len() > self.cores * MEMBERS_PER_CORE {
-                    emit(members.next().await, &mut given, &output).await?;
-                }
-                progress(taken.bytes(), given.bytes());
             }
         }
-        // An empty layer is one empty member, since a gzip file has at least one.
+        // An empty layer is one empty member, since a compressed file has at least one.
         if !member.is_empty() || taken.bytes() == 0 {
-            members.push_back(self.start(member));
+            let slot = self.slot(&mut members, &mut given, &output).await?;
+            members.push_back(self.start(member, slot));
         }
         while let Some(next) = members.next().await {
-            emit(Some(next), &mut given, &output).await?;
+            emit(next, &mut given, &output).await?;
         }
         progress(taken.bytes(), given.bytes());
         Ok(Sums {
@@ -194,54 +224,68 @@ impl Compressor {
         })
     }
 
+    /// Waits for a place for one more member, and meanwhile emits what is done of this layer, which makes places.
+    async fn slot(
+        &self,
+        members: &mut FuturesOrdered<Member>,
+        given: &mut Hasher,
+        output: &Output,
+    ) -> Result<Slot, LayerError> {
+        let mut slot = std::pin::pin!(Arc::clone(&self.slots).acquire_owned());
+        while !members.is_empty() {
+            tokio::select! {
+                biased;
+                Some(done) = members.next() => emit(done, given, output).await?,
+                // The semaphore is never closed.
+                slot = &mut slot => return slot.map(Some).map_err(|_closed| LayerError::Abandoned),
+            }
+        }
+        Ok(None)
+    }
+
     /// Compresses one member on the next free core.
-    fn start(&self, member: Vec<u8>) -> AbortOnDropHandle<Result<Bytes, LayerError>> {
+    fn start(&self, member: Vec<u8>, slot: Slot) -> Member {
         let this = self.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             // The semaphore is never closed.
-            let _permit = this.permits.acquire().await.map_err(|_closed| LayerError::Abandoned)?;
-            let idle = Arc::clone(&this.idle);
-            let mut worker = lock(&idle).pop().unwrap_or_else(|| Worker::new(this.level));
+            let _core = this.cores.acquire().await.map_err(|_closed| LayerError::Abandoned)?;
+            let (compression, idle) = (this.compression, Arc::clone(&this.idle));
             let task = tokio::task::spawn_blocking(move || {
-                let compressed = worker.compress(&member);
-                lock(&idle).push(worker);
-                compressed
+                let worker = lock(&idle).workers.pop();
+                let mut worker = worker.map_or_else(|| Worker::new(compression), Ok)?;
+                let compressed = worker.compress(&member)?;
+                let mut idle = lock(&idle);
+                idle.workers.push(worker);
+                idle.members.push(member);
+                Ok(compressed)
             });
-            task.await.map_err(LayerError::Thread)
+            let compressed: io::Result<Bytes> = task.await.map_err(LayerError::Thread)?;
+            Ok((compressed.map_err(LayerError::Encode)?, slot))
         }))
+    }
+
+    /// An empty buffer with room for `size` bytes.
+    fn buffer(&self, size: usize) -> Vec<u8> {
+        let mut buffer = lock(&self.idle).members.pop().unwrap_or_else(|| Vec::with_capacity(size));
+        buffer.clear();
+        buffer
     }
 }
 
-/// A panic in another thread leaves the list of idle workers as it was.
+/// A panic in another thread leaves the lists as they were.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Hands on a member that is done; its place is free once it is on its way.
 async fn emit(
-    member: Option<Result<Result<Bytes, LayerError>, tokio::task::JoinError>>,
+    member: Result<Result<(Bytes, Slot), LayerError>, tokio::task::JoinError>,
     given: &mut Hasher,
     output: &Output,
 ) -> Result<(), LayerError> {
-    let Some(member) = member else { return Ok(()) };
-    let member = member.map_err(LayerError::Thread)??;
+    let (member, _slot) = member.map_err(LayerError::Thread)??;
     given.update(&member);
     output.send(Ok(member)).await.map_err(|_closed| LayerError::Abandoned)
-}
-
-impl Worker {
-    fn new(level: u8) -> Self {
-        let level = libdeflater::CompressionLvl::new(i32::from(level)).unwrap_or_default();
-        let mut codec = libdeflater::Compressor::new(level);
-        let output = vec![0; codec.gzip_compress_bound(limits::MEMBER_BYTES)];
-        Self { codec, output }
-    }
-
-    fn compress(&mut self, member: &[u8]) -> Bytes {
-        // The bound makes room for any member, so the one error there is cannot happen; an empty answer would be
-        // caught by the check of what was sent.
-        let written = self.codec.gzip_compress(member, &mut self.output).unwrap_or(0);
-        Bytes::copy_from_slice(self.output.get(..written).unwrap_or_default())
-    }
 }
 
 /// Hands the layer on as it is, and decodes a copy of it to learn what its content hashes to.
@@ -297,10 +341,23 @@ mod tests {
         stream::iter(chunks).boxed()
     }
 
+    const GZIP: Compression = Compression::Gzip { level: 4 };
+    const ZSTD: Compression = Compression::Zstd { level: 2 };
+
     fn run(bytes: &[u8], stored: Stored, chunk: usize, cores: usize) -> Result<(Sums, Vec<u8>), LayerError> {
+        run_by(GZIP, bytes, stored, chunk, cores)
+    }
+
+    fn run_by(
+        compression: Compression,
+        bytes: &[u8],
+        stored: Stored,
+        chunk: usize,
+        cores: usize,
+    ) -> Result<(Sums, Vec<u8>), LayerError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         runtime.block_on(async {
-            let compressor = Compressor::new(Compression::Gzip { level: 4 }, cores);
+            let compressor = Compressor::new(compression, cores);
             let (output, mut sent) = mpsc::channel(1);
             let body = body(bytes, chunk);
             let work = tokio::spawn(async move { compressor.run(body, stored, output, |_, _| {}).await });
@@ -314,7 +371,11 @@ mod tests {
 
     fn unzipped(bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+        if bytes.starts_with(b"\x1f\x8b") {
+            flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+        } else {
+            zstd::stream::Decoder::new(bytes).unwrap().read_to_end(&mut plain).unwrap();
+        }
         plain
     }
 
@@ -329,11 +390,14 @@ mod tests {
         /// The output depends on the bytes alone: not on how they arrived, nor on the cores.
         #[test]
         fn any_chunking_on_any_cores_gives_the_same_bytes(
-            length in 0..3 * limits::MEMBER_BYTES, chunk in 1_000..2 * limits::MEMBER_BYTES, cores in 1..5_usize,
+            length in 0..3 * limits::GZIP_MEMBER_BYTES, chunk in 1_000..2 * limits::GZIP_MEMBER_BYTES,
+            cores in 1..5_usize, codec in 0..3_usize,
         ) {
-            let bytes = sample(length);
-            let (sums, written) = run(&bytes, Stored::Plain, chunk, cores).unwrap();
-            let (reference, expected) = run(&bytes, Stored::Plain, usize::MAX, 1).unwrap();
+            let codec = [GZIP, Compression::Gzip { level: 1 }, ZSTD][codec];
+            // Twice as many frames as fit into one of zstd, of bytes as few as can be.
+            let bytes = if codec == ZSTD { sample(length).repeat(3) } else { sample(length) };
+            let (sums, written) = run_by(codec, &bytes, Stored::Plain, chunk, cores).unwrap();
+            let (reference, expected) = run_by(codec, &bytes, Stored::Plain, usize::MAX, 1).unwrap();
             prop_assert_eq!(sums, reference);
             prop_assert!(written == expected);
             prop_assert_eq!(sums.digest, Digest::of(&written));
@@ -341,6 +405,44 @@ mod tests {
             prop_assert_eq!(sums.size_bytes, written.len() as u64);
             prop_assert!(unzipped(&written) == bytes);
         }
+    }
+
+    /// Two layers on one core with fewer places than members: each waits for the other's, and neither for ever.
+    #[test]
+    fn layers_that_share_the_places_for_members_both_end() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let compressor = Compressor::new(GZIP, 1);
+            let bytes = sample(8 * limits::GZIP_MEMBER_BYTES);
+            let (outputs, works): (Vec<_>, Vec<_>) = (0..2)
+                .map(|_| {
+                    let (output, sent) = mpsc::channel(1);
+                    let (compressor, body) = (compressor.clone(), body(&bytes, 100_000));
+                    let run = async move { compressor.run(body, Stored::Plain, output, |_, _| {}).await };
+                    (sent, tokio::spawn(run))
+                })
+                .unzip();
+            // The second is listened to only after the first is whole.
+            for (mut sent, work) in outputs.into_iter().zip(works).rev() {
+                while sent.recv().await.is_some() {}
+                work.await.unwrap().unwrap();
+            }
+        });
+    }
+
+    /// Level 1 takes more care where that pays, and never less.
+    #[test]
+    fn level_1_is_no_larger_than_libdeflate_s_own() {
+        // Words in an order without a period compress to about half.
+        let words: Vec<u8> = (0..300_000_u64)
+            .flat_map(|at| format!("{:x} ", at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44).into_bytes())
+            .collect();
+        let mut own = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(1).unwrap());
+        let mut output = vec![0; own.gzip_compress_bound(words.len())];
+        let own: usize =
+            words.chunks(limits::GZIP_MEMBER_BYTES).map(|member| own.gzip_compress(member, &mut output).unwrap()).sum();
+        let (sums, _) = run_by(Compression::Gzip { level: 1 }, &words, Stored::Plain, usize::MAX, 2).unwrap();
+        assert!(sums.size_bytes < own as u64, "{} of {own}", sums.size_bytes);
     }
 
     #[test]

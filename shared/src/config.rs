@@ -6,9 +6,9 @@ mod import;
 mod react;
 mod read;
 
-pub use import::{Compression, DEFAULT_GZIP_LEVEL, ImportConfig, RepositorySettings};
+pub use import::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ImportConfig, RepositorySettings};
 pub use react::{ReactConfig, ReleaseGate};
-pub use read::{CommonConfig, ConfigError, Mutability, QueueConfig, STACK_TAG};
+pub use read::{CommonConfig, ConfigError, Mutability, QueueConfig, STACK_TAG, names_certificates};
 
 #[cfg(test)]
 mod tests;

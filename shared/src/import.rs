@@ -20,9 +20,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::archive::{Archive, Content, Outer, Start, StoredIndex};
+use crate::archive::{Archive, Content, Start, StoredIndex};
 use crate::compress::Compressor;
-use crate::config::{ImportConfig, RepositorySettings};
+use crate::config::{Compression, DEFAULT_GZIP_LEVEL, ImportConfig, RepositorySettings};
 use crate::disposition::{Disposition, chain};
 use crate::ecr::{Registry, RegistryError, Repositories, Settings, TokenSource};
 use crate::event::ObjectCreated;
@@ -30,12 +30,13 @@ use crate::image::{Digest, Manifest, Repository};
 use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
 use crate::notify::Notifier;
-use crate::object::{Current, ObjectId, S3Object};
+use crate::object::{Current, ObjectId, ReadAhead, S3Object};
 use crate::plan::{Applied, Consumer, PLATFORM_METADATA, PROFILE_METADATA, Plan, PlannedImage};
 use crate::react::Clients;
 use crate::receipt::{
     Attempt, BlobReceipt, ImageReceipt, ImportOutcome, ImportSection, LayersDone, Reason, Receipt, Receipts, UploadId,
 };
+use crate::resources::Resources;
 use crate::retry::{Disposed as _, redelivery};
 use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, ImageRecord, ImageRecords, Ledger, StateError};
@@ -56,6 +57,10 @@ pub struct Importer {
     registry: Registry,
     repositories: Repositories,
     compressor: Compressor,
+    /// For consumers that take nothing else.
+    gzip: Compressor,
+    read_ahead: ReadAhead,
+    resources: Resources,
     state: Documents,
     ledger: Ledger,
     records: ImageRecords,
@@ -141,7 +146,7 @@ struct Ready<'a> {
 }
 
 impl Importer {
-    /// An importer for `config`, compressing on `cores` threads. `now` is the clock.
+    /// An importer for `config` on `cores` processors. `now` is the clock.
     ///
     /// # Errors
     ///
@@ -152,15 +157,27 @@ impl Importer {
         cores: usize,
         now: fn() -> Timestamp,
     ) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier, timeouts } = clients;
-        let ImportConfig { common, queue, upload_bucket, repository_prefix, repository, compression, consumer } =
-            config;
+        let Clients { s3, ecr, notifier, tls, timeouts } = clients;
+        let ImportConfig {
+            common,
+            queue,
+            upload_bucket,
+            repository_prefix,
+            repository,
+            compression,
+            consumer,
+            memory_mib,
+        } = config;
+        let resources = Resources::of_function(memory_mib, cores);
         let tokens = TokenSource::new(ecr.clone(), common.registry_endpoint, now);
         let state = Documents::new(s3.clone(), common.state_bucket);
         Ok(Self {
-            registry: Registry::new(tokens, timeouts)?,
+            registry: Registry::new(tokens, tls, timeouts)?,
             repositories: Repositories::new(ecr, common.stack.clone()),
-            compressor: Compressor::new(compression, cores),
+            gzip: Compressor::new(Compression::Gzip { level: DEFAULT_GZIP_LEVEL }, resources.cores),
+            compressor: Compressor::new(compression, resources.cores),
+            read_ahead: ReadAhead::new(resources.ranges_at_once),
+            resources,
             ledger: Ledger::new(state.clone()),
             records: ImageRecords::new(state.clone()),
             state,
@@ -330,7 +347,7 @@ impl Importer {
         let ready = self.send_all(&object, &plan, &standings, report, &progress_receipt).await?;
         // Asked again as late as possible: from here on tags move.
         still_wanted(&object).await?;
-        let ready = self.put_by_digest(&object, plan.outer, &progress_receipt, ready).await?;
+        let ready = self.put_by_digest(&object, &plan, &progress_receipt, ready).await?;
         for image in &ready {
             self.put_tags(image).await?;
         }
@@ -365,7 +382,7 @@ impl Importer {
     async fn put_by_digest<'a>(
         &self,
         object: &Arc<S3Object>,
-        outer: Option<Outer>,
+        plan: &'a Plan,
         progress_receipt: &ProgressReceipt<'_>,
         ready: Vec<Ready<'a>>,
     ) -> Result<Vec<Ready<'a>>, ImportError> {
@@ -386,7 +403,7 @@ impl Importer {
                 Err(ImportError::Registry(RegistryError::BlobsMissing { message, .. })) => {
                     // ECR may clean up a blob that no manifest names yet: send what is gone, once more.
                     tracing::warn!(ecr.repository = %repository, message, "blobs are gone; sending them again");
-                    image = self.send_again(object, outer, image, until).await?;
+                    image = self.send_again(object, plan, image, until).await?;
                     self.put_manifests(&image).await?;
                 }
                 result => result?,

@@ -39,6 +39,7 @@ pub mod aws;
 pub mod config;
 pub mod disposition;
 pub mod limits;
+pub mod resources;
 pub mod retry;
 pub mod timeouts;
 pub mod version;

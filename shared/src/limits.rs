@@ -84,7 +84,7 @@ pub const KEPT_JSON_BYTES: u64 = 8 * MIB;
 /// `zstd -19` 8 MiB; `zstd --long=31` would need 2 GiB.
 pub const DECODER_WINDOW_BYTES: u64 = 64 * MIB;
 
-/// Bytes of window for a layer, of which [`LAYERS_AT_ONCE`] may be decoded at once: twice what `zstd -19` and the
+/// Bytes of window for a layer, of which as many as [`BLOBS_AT_ONCE`] may be decoded at once: twice what `zstd -19` and the
 /// builders ask for.
 pub const LAYER_WINDOW_BYTES: u64 = 16 * MIB;
 
@@ -110,27 +110,52 @@ pub const BZIP2_MEGABYTES_A_SECOND: u64 = 21;
 
 // --- Reading --------------------------------------------------------------------------------------------------
 
-/// Bytes of one ranged read.
-///
-/// The S3 guide advises 8 to 16 MiB for one stream; with [`LAYERS_AT_ONCE`] streams of
-/// [`RANGES_AHEAD`] requests each, 4 MiB keep the windows (about 48 MiB) well inside the memory budget of 128 MiB.
+/// Bytes of one ranged read. The S3 guide advises 8 to 16 MiB for one stream; several streams of half of that are as
+/// fast, and start sooner to give.
 pub const RANGE_BYTES: u64 = 4 * MIB;
 
-/// Ranged reads under way for one layer beside the one being consumed. Two to four saturate a function's 75 MiB/s;
-/// first bytes take 100 to 200 ms, so several must be ahead.
-pub const RANGES_AHEAD: usize = 3;
+/// Ranged reads of layers that are under way or wait to be compressed, over all layers at once.
+///
+/// With 30 ms to the first byte and 85 MB/s for each connection, a range takes 80 ms, so two of them saturate the 75 MiB/s
+/// of an environment, and first bytes that take 200 ms need six. Eight, which is what the default size gets, are 32 MiB
+/// of the memory budget of 128.
+pub const RANGES_AT_ONCE: std::ops::RangeInclusive<usize> = 6..=32;
 
-/// Layers that are read, compressed and sent at once. Above five blobs in flight ECR was seen to reset connections.
-pub const LAYERS_AT_ONCE: usize = 3;
+/// MiB of a function's memory for each range at once: 1% of it is read ahead.
+pub const MEMORY_MIB_PER_RANGE: u64 = 375;
+
+/// Blobs that are read, compressed and sent at once.
+///
+/// One more than there are cores, so that closing an upload idles none, and no fewer than three, since one connection to
+/// S3 or ECR alone does not use the network. Above five blobs in flight ECR was seen to reset connections.
+pub const BLOBS_AT_ONCE: std::ops::RangeInclusive<usize> = 3..=5;
+
+/// How long a range may take before it is given up and continued on another connection, at the least: first bytes of S3
+/// take 100 to 200 ms, and S3's guide advises to retry what is slower than its like.
+pub const RANGE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same before anything is known about the network.
+pub const RANGE_PATIENCE_FIRST: Duration = Duration::from_secs(5);
+
+/// How many times as long as other ranges one may take before it counts as slow.
+pub const SLOW_RANGE: u32 = 4;
 
 /// Times a range is continued on a fresh connection after its body ended early.
 pub const RANGE_CONTINUATIONS: usize = 5;
 
 // --- Compression ----------------------------------------------------------------------------------------------
 
-/// Uncompressed bytes of one gzip member. Larger members compress no better than 0.1% and cost memory for each
-/// core; smaller ones pay the 18 bytes of header and trailer and the empty window more often.
-pub const MEMBER_BYTES: usize = 1 << 20;
+/// Uncompressed bytes of one gzip member.
+///
+/// Deflate looks back 32 KiB at most, so larger members compress no better than 0.1% and cost memory for each core;
+/// smaller ones pay the 18 bytes of header and trailer and the empty window more often.
+pub const GZIP_MEMBER_BYTES: usize = 1 << 20;
+
+/// Uncompressed bytes of one zstd frame, and its window.
+///
+/// zstd looks back over all of it: frames of 1 MiB are 5% larger than these, frames of 8 MiB 1% smaller, for twice the
+/// memory. Every decoder takes windows of 8 MiB (RFC 8878, section 3.1.1.1.2).
+pub const ZSTD_FRAME_BYTES: usize = 4 << 20;
 
 // --- Registry -------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ use crate::disposition::Disposition;
 use crate::retry::Disposed;
 
 pub use file::FileSource;
-pub use read::{read_exact, stream, stream_by};
+pub use read::{ReadAhead, read_exact, stream_by};
 pub use s3::{Current, Head, S3Object};
 
 /// Which bytes: bucket, key and, where there is one, version.

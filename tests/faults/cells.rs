@@ -64,8 +64,8 @@ pub(crate) enum Trait {
 
 use Peer::{Ecr, Events, Registry, S3, Sns};
 use Trait::{
-    AfterTags, AnswerBody, AskedAgain, Closing, Conditional, Courtesy, Digest, IsTheObject, Location, MayBeAbsent, PositionOnly, RequestBody, Resent,
-    Tags, TooLateForAnother,
+    AfterTags, AnswerBody, AskedAgain, Closing, Conditional, Courtesy, Digest, IsTheObject, Location, MayBeAbsent,
+    PositionOnly, RequestBody, Resent, Tags, TooLateForAnother,
 };
 
 const fn step(
@@ -230,7 +230,9 @@ impl Step {
             _ if has_position && !matches!(trouble, Trouble::Reset | Trouble::Stall) => {
                 Some("it does not depend on how much of the body arrived: the step of the whole body has it")
             }
-            Trouble::ShortBody | Trouble::SlowDrip if !self.is(AnswerBody) => Some("nothing of its answer's body is read"),
+            Trouble::ShortBody | Trouble::SlowDrip if !self.is(AnswerBody) => {
+                Some("nothing of its answer's body is read")
+            }
             Trouble::WrongLocation if !self.is(Location) => Some("no Location of its answer is followed"),
             Trouble::StaleRange if !self.is(Location) => Some("only answers to uploads have a Range"),
             Trouble::WrongDigest if !self.is(Digest) => Some("its answer has no digest that import goes by"),
@@ -329,7 +331,9 @@ impl Step {
 }
 
 fn s3_error(code: &str) -> String {
-    format!(r#"<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>as the test wants it</Message></Error>"#)
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>as the test wants it</Message></Error>"#
+    )
 }
 
 fn json_error(code: &str) -> String {
@@ -337,7 +341,9 @@ fn json_error(code: &str) -> String {
 }
 
 fn query_error(code: &str) -> String {
-    format!("<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>as the test wants it</Message></Error></ErrorResponse>")
+    format!(
+        "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>as the test wants it</Message></Error></ErrorResponse>"
+    )
 }
 
 fn registry_error(code: &str) -> String {

@@ -92,7 +92,11 @@ async fn larger_imports_survive_their_death_at_some_request() {
     let mut deaths = 0;
     for round in 0..10 {
         let mut layers = |count: usize| -> Vec<Vec<u8>> {
-            (0..count).map(|at| layer("app", seed().wrapping_mul(97).wrapping_add(round * 31 + at as u32), 1 + dice.below(600_000))).collect()
+            (0..count)
+                .map(|at| {
+                    layer("app", seed().wrapping_mul(97).wrapping_add(round * 31 + at as u32), 1 + dice.below(600_000))
+                })
+                .collect()
         };
         let body = if round % 2 == 0 {
             docker_archive(&[(&Image::new("amd64", layers(6)), &[])])

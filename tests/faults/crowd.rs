@@ -120,11 +120,8 @@ async fn two_hundred_uploads_at_once_through_twenty_functions() {
                 assert_eq!((tag.as_str(), is_own), ("released", true), "{what}");
                 let image = &receipt["import"]["images"][0];
                 let (repository, tag) = (image["repository"].as_str(), image["tags"][0].as_str());
-                let found = check_image(
-                    pipeline.stack.images(),
-                    repository.expect("a repository"),
-                    tag.expect("a tag"),
-                );
+                let found =
+                    check_image(pipeline.stack.images(), repository.expect("a repository"), tag.expect("a tag"));
                 assert_eq!(found, *config, "{what}");
             }
             Wanted::OneOfTwo(pair) => {
@@ -135,7 +132,11 @@ async fn two_hundred_uploads_at_once_through_twenty_functions() {
                 if won {
                     assert_eq!(receipt["import"]["images"][0]["digest"], tagged.as_str(), "{what}");
                 } else {
-                    assert_eq!((tag.as_str(), receipt["import"]["reason"]["kind"].as_str()), ("failed", Some("conflict")), "{what}");
+                    assert_eq!(
+                        (tag.as_str(), receipt["import"]["reason"]["kind"].as_str()),
+                        ("failed", Some("conflict")),
+                        "{what}"
+                    );
                     let text = receipt["summary"].as_str().expect("a summary");
                     assert!(text.contains(&tagged) && text.contains(&name), "it names the other image: {what}");
                 }
@@ -177,6 +178,7 @@ async fn two_hundred_uploads_at_once_through_twenty_functions() {
 }
 
 fn count(pipeline: &Pipeline, status: u16) -> usize {
-    let puts = pipeline.faults.requests().into_iter().filter(|request| request.operation.name == "registry:PutManifest");
+    let puts =
+        pipeline.faults.requests().into_iter().filter(|request| request.operation.name == "registry:PutManifest");
     puts.filter(|request| request.status == Some(status)).count()
 }

@@ -82,7 +82,9 @@ async fn a_transient_failure_comes_back_after_its_backoff() {
     let denied = Action::Status(403, r#"{"__type":"AccessDeniedException","message":"not yet"}"#.to_owned());
     let (operation, resource) = ("ecr:CreateRepository".to_owned(), None);
     pipeline.faults.add(Fault { operation, resource, skip: 0, times: 3, action: denied });
-    pipeline.put("team/app/1.0.0.tar", &docker_archive(&[(&Image::new("amd64", vec![layer("app", 1, 1_000)]), &[])])).await;
+    pipeline
+        .put("team/app/1.0.0.tar", &docker_archive(&[(&Image::new("amd64", vec![layer("app", 1, 1_000)]), &[])]))
+        .await;
     pipeline.stack.queues().drained("import-queue").await.expect("the queue is there");
     let receipt = pipeline.receipt("team/app/1.0.0.tar").await.expect("a receipt");
     assert_eq!((&receipt["state"], &receipt["import"]["attempt"]["n"]), (&"imported".into(), &4.into()), "{receipt:#}");

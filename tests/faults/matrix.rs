@@ -209,7 +209,8 @@ async fn run(lab: &Lab, cell: &Cell) -> Met {
     assert_eq!(receipt["upload"]["version_id"], last.version_id.as_str(), "{label}");
     assert_eq!(receipt["import"]["images"][0]["digest"], tags["1.0.0"].as_str(), "{label}");
     // What was told without an answer may have been heard: it comes again with the same id.
-    let heard_twice = step.is(Trait::AfterTags) && matches!(cell.trouble, Trouble::AnswerLost | Trouble::ShortBody | Trouble::SlowDrip);
+    let heard_twice = step.is(Trait::AfterTags)
+        && matches!(cell.trouble, Trouble::AnswerLost | Trouble::ShortBody | Trouble::SlowDrip);
     let told = lab.told_imported(&repository);
     assert!(told == 1 || (heard_twice && told > 1), "{label}: told {told} times");
     Met { end, requests, took }

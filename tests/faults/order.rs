@@ -1,8 +1,8 @@
 //! Events in any order, twice, late, or never: a model says what must be true in the end.
 //!
 //! The queues are left alone; the test hands their messages to the functions itself. Import's events come in any order
-//! and several times, each at least once; those of pushes and scans may be lost, and reconciliation does what they would
-//! have done.
+//! and several times, each at least once; those of pushes come early, twice, or late; those of scans may be lost, and
+//! reconciliation does what they would have done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ struct Story {
     uploads: Vec<Upload>,
     /// Which upload's event is delivered next; those that never are come at the end.
     deliveries: Vec<usize>,
-    /// Of the events of pushes and scans: which are delivered, in which order; the others are lost.
+    /// Of the events of pushes and scans: which are delivered early, and in which order.
     reactions: Vec<usize>,
 }
 
@@ -42,7 +42,11 @@ fn stories() -> impl Strategy<Value = Story> {
     let upload = upload.prop_map(|(repository, release, image)| Upload { repository, release, image });
     let uploads = prop::collection::vec(upload, 2..7);
     let choices = || prop::collection::vec(0..64_usize, 0..10);
-    (uploads, choices(), choices()).prop_map(|(uploads, deliveries, reactions)| Story { uploads, deliveries, reactions })
+    (uploads, choices(), choices()).prop_map(|(uploads, deliveries, reactions)| Story {
+        uploads,
+        deliveries,
+        reactions,
+    })
 }
 
 /// What an upload must have come to.
@@ -121,7 +125,8 @@ async fn run(story: &Story) {
     }
     let events = batches(&pipeline, "import-queue");
     let of = |put: &Uploaded| {
-        let named = |event: &&Value| event["Records"][0]["body"].as_str().is_some_and(|body| body.contains(&put.version_id));
+        let named =
+            |event: &&Value| event["Records"][0]["body"].as_str().is_some_and(|body| body.contains(&put.version_id));
         events.iter().find(named).expect("every upload has its event")
     };
     let mut order: Vec<usize> = story.deliveries.iter().map(|choice| choice % put.len()).collect();
@@ -138,7 +143,10 @@ async fn run(story: &Story) {
             }
         }
     }
-    // What was lost is found by reconciliation; a second run finds nothing.
+    // The rest of the pushes comes late, the last first; what was scanned is lost, and reconciliation finds it.
+    for batch in batches(&pipeline, "push-queue").iter().rev() {
+        deliver(&pipeline, "OnPushFunction", batch).await;
+    }
     for _ in 0..2 {
         pipeline.stack.run_scheduled("ReconcileFunction").await.expect("it runs");
     }
@@ -170,8 +178,12 @@ async fn run(story: &Story) {
         all_is_whole(&pipeline, &repository, "in the end");
         let found = pipeline_tests::look::check_image(pipeline.stack.images(), &repository, "latest");
         assert_eq!(found, config, "{repository}: latest is {tag}");
-        let wanted: BTreeSet<String> =
-            tags.keys().filter(|(of, _)| *of == repository).map(|(_, tag)| tag.clone()).chain(["latest".into()]).collect();
+        let wanted: BTreeSet<String> = tags
+            .keys()
+            .filter(|(of, _)| *of == repository)
+            .map(|(_, tag)| tag.clone())
+            .chain(["latest".into()])
+            .collect();
         assert_eq!(pipeline.tagged(&repository).into_keys().collect::<BTreeSet<_>>(), wanted, "{repository}");
     }
     let mut ids = BTreeSet::new();

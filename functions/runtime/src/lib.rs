@@ -6,6 +6,7 @@ mod answer;
 mod log;
 mod looks;
 mod metrics;
+mod trust;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use looks::{Asked, all_later, end_of_work, later, look_at_each, policy};
 pub use metrics::Metrics;
 
 use answer::{Answerer, Queue};
+use trust::Trust;
 
 /// One event of an invocation: a queue's message, or the event that was given bare.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub trait Handler: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Start {
     aws: aws_config::SdkConfig,
+    trust: Option<Trust>,
 }
 
 impl Start {
@@ -73,6 +76,7 @@ impl Start {
             ecr: aws_sdk_ecr::Client::new(&self.aws),
             notifier: Notifier::new(events, sns, config),
             timeouts: Timeouts::default(),
+            tls: self.trust.clone().map(Trust::client),
         }
     }
 
@@ -103,15 +107,23 @@ pub async fn serve<H: Handler>(
     log::init();
     // A second call in one process, as in tests, finds it installed.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let https =
-        Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
+    let trust = Trust::of_this_machine();
+    let https = Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring));
+    let https = match &trust {
+        Some(trust) => {
+            let store = tls::TrustStore::empty().with_pem_certificate(trust.pem());
+            https.tls_context(tls::TlsContext::builder().with_trust_store(store).build()?)
+        }
+        None => https,
+    };
+    let https = https.build_https();
     let aws = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(https)
         // The SDK has none of its own but for connecting.
         .timeout_config(Timeouts::default().of_calls())
         .load()
         .await;
-    let start = Start { aws };
+    let start = Start { aws, trust };
     let (handler, queue) = make(&start)?;
     tracing::info!(version = gantry::version::VERSION, failure = H::FAILURE, "started");
 

@@ -98,6 +98,12 @@ pub enum ConfigError {
 /// leave one out.
 pub(super) struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 
+/// Whether the environment names certificate authorities of its own, by the variables of OpenSSL and whatever follows it.
+pub fn names_certificates() -> bool {
+    let variable = environment();
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(|name| variable(name).is_some())
+}
+
 /// The process's environment.
 pub(super) fn environment() -> impl Fn(&str) -> Option<String> {
     let variables: BTreeMap<String, String> = std::env::vars().collect();

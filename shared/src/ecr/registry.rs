@@ -81,13 +81,22 @@ impl<'a> Call<'a> {
 }
 
 impl Registry {
-    /// A registry opened by `tokens`, which has as long as `timeouts` say. Connections are kept and shared.
+    /// A registry opened by `tokens`, reached by `tls` or, without it, by TLS with what the machine trusts, and given as
+    /// long as `timeouts` say. Connections are kept and shared.
     ///
     /// # Errors
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
-    pub fn new(tokens: TokenSource, timeouts: Timeouts) -> Result<Self, RegistryError> {
-        let http = reqwest::Client::builder()
+    pub fn new(
+        tokens: TokenSource,
+        tls: Option<rustls::ClientConfig>,
+        timeouts: Timeouts,
+    ) -> Result<Self, RegistryError> {
+        let http = match tls {
+            Some(tls) => reqwest::Client::builder().tls_backend_preconfigured(tls),
+            None => reqwest::Client::builder(),
+        };
+        let http = http
             .user_agent(USER_AGENT)
             .connect_timeout(timeouts.connect)
             // No read timeout here: it would run from a request's start, however long its body takes to send.

@@ -14,7 +14,7 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::send::{Job, Present, PresentBlobs, Told, body, finished};
+use super::send::{Job, Present, PresentBlobs, Told, finished};
 use super::{ImportError, Importer};
 use crate::archive::{ArchiveError, open_decoded};
 use crate::decompress::Codec;
@@ -109,7 +109,7 @@ impl Importer {
                     Some(found) => found,
                     None => {
                         crate::retry::retry("sending a blob", limits::BLOB_ATTEMPTS, &self.timeouts, || {
-                            self.with_bytes(job, body(object, job.what.extent()), &blob_progress)
+                            self.with_bytes(job, self.body(object, job.what.extent()), &blob_progress)
                         })
                         .await?
                     }
@@ -118,7 +118,7 @@ impl Importer {
                 Ok::<_, ImportError>((at, job, Some(found)))
             })
             .collect();
-        let mut lookups = stream::iter(lookups).buffer_unordered(limits::LAYERS_AT_ONCE);
+        let mut lookups = stream::iter(lookups).buffer_unordered(self.resources.blobs_at_once);
         let mut open = Vec::new();
         while let Some(looked) = lookups.next().await {
             match looked? {
@@ -196,7 +196,7 @@ fn groups(jobs: Vec<(usize, Job<'_>)>) -> (Vec<Group<'_>>, Vec<(usize, Job<'_>)>
     for (at, job) in jobs {
         let range = job.what.extent().range();
         let group = groups.entry(range.start).or_insert_with(|| Group { range, jobs: Vec::new() });
-        if group.jobs.len() < limits::LAYERS_AT_ONCE {
+        if group.jobs.len() < *limits::BLOBS_AT_ONCE.start() {
             group.jobs.push((at, job));
         } else {
             later.push((at, job));

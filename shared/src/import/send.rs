@@ -18,13 +18,13 @@ use super::progress::{BlobProgress, Progress};
 use super::source::{Copied, channel, copy_checked};
 use super::{ImportError, Importer, ProgressReceipt, Ready, Report};
 use crate::archive::{Blob, Content, DockerLayer, Extent, LayerBytes, Outer, Stored};
-use crate::compress::{LayerError, Sums};
+use crate::compress::{Compressor, LayerError, Sums};
 use crate::disposition::Disposition;
 use crate::image::manifest::Parsed;
 use crate::image::{Descriptor, Digest, Manifest, MediaType, Repository};
 use crate::limits;
-use crate::object::{Body, S3Object, stream};
-use crate::plan::{Plan, PlannedImage};
+use crate::object::{Body, S3Object};
+use crate::plan::{Plan, PlannedImage, Profile};
 use crate::receipt::{BlobReceipt, How};
 use crate::retry::{Disposed as _, retry};
 use crate::state::LayerRecord;
@@ -36,6 +36,8 @@ const AS_IS: &str = "as-is-v1";
 #[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
     pub(super) repository: &'a Repository,
+    /// What its consumer takes.
+    compressor: &'a Compressor,
     pub(super) what: What<'a>,
 }
 
@@ -71,6 +73,16 @@ impl Job<'_> {
     pub(super) fn key(&self) -> Key {
         (self.repository.clone(), self.what.key())
     }
+
+    /// The ledger's name for what is done with a layer.
+    fn format(&self, stored: Stored) -> String {
+        match stored {
+            Stored::Plain => self.compressor.format(),
+            Stored::Gzip | Stored::Zstd => AS_IS.to_owned(),
+            // Their entries have other sizes than the uncompressed bytes that the usual format is known by.
+            Stored::Recompressed(codec) => format!("{}-from-{codec}", self.compressor.format()),
+        }
+    }
 }
 
 /// A blob that is in its repository now.
@@ -102,7 +114,8 @@ impl Importer {
         receipt: &ProgressReceipt<'_>,
     ) -> Result<Vec<Ready<'a>>, ImportError> {
         let images = || plan.images.iter().zip(standings);
-        let jobs = jobs(images().filter(|(_, standing)| standing.stored.is_none()).map(|(planned, _)| planned));
+        let missing = images().filter(|(_, standing)| standing.stored.is_none()).map(|(planned, _)| planned);
+        let jobs = jobs(missing, self.compressor(plan));
         let progress = Progress::new(jobs.len(), receipt.until);
         report.layers = Some(progress.so_far());
         let present = self.run_all(object, plan.outer, jobs, &progress, report, Some(receipt)).await?;
@@ -113,14 +126,30 @@ impl Importer {
     pub(super) async fn send_again<'a>(
         &self,
         object: &Arc<S3Object>,
-        outer: Option<Outer>,
+        plan: &'a Plan,
         image: Ready<'a>,
         until: Instant,
     ) -> Result<Ready<'a>, ImportError> {
-        let jobs = jobs(std::iter::once(image.planned));
+        let jobs = jobs(std::iter::once(image.planned), self.compressor(plan));
         let progress = Progress::new(jobs.len(), until);
-        let present = self.run_all(object, outer, jobs, &progress, &mut Report::default(), None).await?;
+        let present = self.run_all(object, plan.outer, jobs, &progress, &mut Report::default(), None).await?;
         ready(image.planned, image.standing, &present)
+    }
+
+    /// The bytes of `extent`: from memory where they are there, else by ranges.
+    pub(super) fn body(&self, object: &Arc<S3Object>, extent: &Extent) -> Body {
+        match &extent.content {
+            Some(content) => in_memory(content.clone()),
+            None => self.read_ahead.stream(object, extent.range()),
+        }
+    }
+
+    /// What compresses for the consumer of `plan`.
+    fn compressor(&self, plan: &Plan) -> &Compressor {
+        match &plan.profile {
+            Some(profile) if profile.name == Profile::Lambda => &self.gzip,
+            _ => &self.compressor,
+        }
     }
 
     /// Runs the jobs: all at once where the archive can be read anywhere, in the order of the stream where it has to be
@@ -169,7 +198,7 @@ impl Importer {
                 Some(outcome.map(|present| present.map(|present| (job.key(), present))))
             })
             .collect();
-        let mut under_way = stream::iter(jobs).buffer_unordered(limits::LAYERS_AT_ONCE);
+        let mut under_way = stream::iter(jobs).buffer_unordered(self.resources.blobs_at_once);
         let mut present = PresentBlobs::new();
         let mut failure = None;
         let mut left_over = 0_usize;
@@ -204,7 +233,7 @@ impl Importer {
             None if !progress.schedule.admit(&blob_progress) => return Ok(None),
             None => {
                 let sending = retry("sending a blob", limits::BLOB_ATTEMPTS, &self.timeouts, || async {
-                    let body = body(object, job.what.extent());
+                    let body = self.body(object, job.what.extent());
                     self.send(job, body, &blob_progress).await
                 });
                 let sent = tokio::select! {
@@ -235,7 +264,7 @@ impl Importer {
                 return Ok(there.map(|_| Present { descriptor, diff_id: None, how: How::Reused, read_bytes: 0 }));
             }
         };
-        let format = self.format(stored);
+        let format = job.format(stored);
         let known = self.ledger.find(&format, layer.diff_id).await?;
         let Some(known) = known.filter(|known| known.entry_bytes == extent.size_bytes) else { return Ok(None) };
         let Some(how) = self.without_sending(job.repository, &known).await? else { return Ok(None) };
@@ -261,7 +290,7 @@ impl Importer {
     /// Writes a layer that was sent into the ledger: no reason to send it again when that fails.
     async fn remember(&self, job: Job<'_>, sent: Sent) -> Result<Present, ImportError> {
         if let (Some(record), What::Layer { stored, .. }) = (&sent.record, job.what) {
-            self.ledger.record(&self.format(stored), record).await?;
+            self.ledger.record(&job.format(stored), record).await?;
         }
         Ok(sent.present)
     }
@@ -270,9 +299,10 @@ impl Importer {
     async fn send(&self, job: Job<'_>, body: Body, progress: &Arc<BlobProgress>) -> Result<Sent, ImportError> {
         match job.what {
             What::Layer { layer, extent, stored } => {
-                let sums = self.send_layer(job.repository, layer, extent, stored, body, progress).await?;
+                let sums = self.send_layer(job, layer, extent, stored, body, progress).await?;
                 let media_type = match stored {
-                    Stored::Plain | Stored::Gzip | Stored::Recompressed(_) => MediaType::OCI_LAYER_GZIP,
+                    Stored::Plain | Stored::Recompressed(_) => job.compressor.media_type(),
+                    Stored::Gzip => MediaType::OCI_LAYER_GZIP,
                     Stored::Zstd => MediaType::OCI_LAYER_ZSTD,
                 };
                 let record = LayerRecord {
@@ -304,16 +334,6 @@ impl Importer {
         }
     }
 
-    /// The ledger's name for what is done with a layer.
-    fn format(&self, stored: Stored) -> String {
-        match stored {
-            Stored::Plain => self.compressor.format(),
-            Stored::Gzip | Stored::Zstd => AS_IS.to_owned(),
-            // Their entries have other sizes than the uncompressed bytes that the usual format is known by.
-            Stored::Recompressed(codec) => format!("{}-from-{codec}", self.compressor.format()),
-        }
-    }
-
     /// Whether the repository has the blob, or gets it without its bytes.
     async fn without_sending(&self, repository: &Repository, known: &LayerRecord) -> Result<Option<How>, ImportError> {
         if self.registry.blob_size(repository, known.digest).await?.is_some() {
@@ -337,16 +357,17 @@ impl Importer {
     /// config says.
     async fn send_layer(
         &self,
-        repository: &Repository,
+        job: Job<'_>,
         layer: &DockerLayer,
         extent: &Extent,
         stored: Stored,
         body: Body,
         progress: &Arc<BlobProgress>,
     ) -> Result<Sums, ImportError> {
+        let repository = job.repository;
         let upload = self.registry.start(repository).await?;
         let (output, request) = channel();
-        let compressor = self.compressor.clone();
+        let compressor = job.compressor.clone();
         let told = Arc::clone(progress);
         let produce = async move {
             let failed = output.clone();
@@ -415,14 +436,6 @@ impl Importer {
     }
 }
 
-/// The bytes of `extent`: from memory where they are there, else by ranges.
-pub(super) fn body(object: &Arc<S3Object>, extent: &Extent) -> Body {
-    match &extent.content {
-        Some(content) => in_memory(content.clone()),
-        None => stream(object, extent.range()),
-    }
-}
-
 fn in_memory(content: Bytes) -> Body {
     stream::iter([Ok(content)]).boxed()
 }
@@ -462,8 +475,9 @@ impl Told<'_> {
     }
 }
 
-/// The blobs that `images` need, each once for each repository, in the order of the images.
-fn jobs<'a>(images: impl Iterator<Item = &'a PlannedImage>) -> Vec<Job<'a>> {
+/// The blobs that `images` need, each once for each repository; the largest first, so that none is left at the end for
+/// one core and one connection.
+fn jobs<'a>(images: impl Iterator<Item = &'a PlannedImage>, compressor: &'a Compressor) -> Vec<Job<'a>> {
     let mut jobs: Vec<Job<'a>> = Vec::new();
     let mut known = std::collections::HashSet::new();
     for planned in images {
@@ -479,8 +493,9 @@ fn jobs<'a>(images: impl Iterator<Item = &'a PlannedImage>) -> Vec<Job<'a>> {
             Content::Oci(image) => image.blobs.iter().map(What::Blob).collect(),
         };
         let new = whats.into_iter().filter(|what| known.insert((repository, what.key())));
-        jobs.extend(new.map(|what| Job { repository, what }));
+        jobs.extend(new.map(|what| Job { repository, compressor, what }));
     }
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.what.extent().size_bytes));
     jobs
 }
 

@@ -97,6 +97,8 @@ pub struct Clients {
     pub notifier: Notifier,
     /// How long the registry may take; the other clients know their own.
     pub timeouts: Timeouts,
+    /// TLS for the registry; without it, its client looks for the machine's certificate authorities itself.
+    pub tls: Option<rustls::ClientConfig>,
 }
 
 impl Reactor {
@@ -106,11 +108,11 @@ impl Reactor {
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
     pub fn new(config: ReactConfig, clients: Clients, now: fn() -> Timestamp) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier, timeouts } = clients;
+        let Clients { s3, ecr, notifier, tls, timeouts } = clients;
         let state = Documents::new(s3.clone(), &config.common.state_bucket);
         let tokens = TokenSource::new(ecr.clone(), config.common.registry_endpoint.clone(), now);
         Ok(Self {
-            registry: Registry::new(tokens, timeouts)?,
+            registry: Registry::new(tokens, tls, timeouts)?,
             repositories: Repositories::new(ecr.clone(), config.common.stack.clone()),
             records: ImageRecords::new(state.clone()),
             policies: Policies::new(state.clone()),
