@@ -219,7 +219,6 @@ impl Importer {
     }
 
     /// Gets one blob there; nothing when there is no time for it.
-
     async fn run_job(
         &self,
         object: &Arc<S3Object>,
