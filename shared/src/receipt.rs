@@ -312,6 +312,9 @@ pub struct ImageReceipt {
     pub digest: Digest,
     /// Registry host, repository and first tag: what `docker pull` takes.
     pub uri: String,
+    /// The repository's ARN, as far as ECR has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_arn: Option<String>,
     /// The config's digest, where it is one image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<Digest>,
