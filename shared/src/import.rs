@@ -43,6 +43,8 @@ use crate::state::{Documents, ImageRecord, ImageRecords, Ledger, StateError};
 pub use error::ImportError;
 pub use progress::TARGET as PROGRESS_TARGET;
 
+pub(crate) use tell::failed as failed_notice;
+
 use look_up::Standing;
 
 /// The metadata entry that names the commit an image was built from: `x-amz-meta-revision` on the wire.
