@@ -104,8 +104,8 @@ pub(super) struct Seen {
     pub(super) counts: Counts,
     /// Newest first; all of them, or those that changed since.
     pub(super) rows: Vec<Upload>,
-    /// The oldest row's order: rows below it are no longer shown.
-    pub(super) oldest: u64,
+    /// The ids of all rows: others are no longer shown.
+    pub(super) shown: Vec<String>,
 }
 
 /// The uploads of one stack. Rows are bounded; of all others only the state is kept.
@@ -140,7 +140,10 @@ impl Board {
             let revision = inner.revision;
             inner.rows.insert(upload.key.clone(), Upload { order, revision, ..upload });
             if inner.rows.len() > ROWS {
-                let oldest = inner.rows.values().min_by_key(|row| row.order).map(|row| row.key.clone());
+                // What is not at its end yet stays, however old: somebody waits for it.
+                let is_open = |row: &Upload| !row.state().is_some_and(State::is_final);
+                let oldest = inner.rows.values().min_by_key(|row| (is_open(row), row.order));
+                let oldest = oldest.map(|row| row.key.clone());
                 oldest.and_then(|oldest| inner.rows.remove(&oldest));
             }
             true
@@ -219,8 +222,8 @@ impl Board {
                 Some(State::Superseded) => &mut counts.superseded,
             } += 1;
         }
-        let oldest = inner.rows.values().map(|row| row.order).min().unwrap_or(0);
-        Seen { revision: inner.revision, counts, rows, oldest }
+        let shown = inner.rows.values().map(Upload::id).collect();
+        Seen { revision: inner.revision, counts, rows, shown }
     }
 
     /// The row with this id.

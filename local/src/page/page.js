@@ -3,7 +3,6 @@
 
 const $ = (id) => document.getElementById(id);
 const rows = $("rows");
-const limit = Number(document.body.dataset.rows);
 
 // What the server made of its data is HTML that it has escaped; a template's content runs nothing by itself.
 const parsed = (html) => {
@@ -95,17 +94,17 @@ const source = new EventSource(`/live?since=${document.body.dataset.revision}`);
 source.addEventListener("open", () => live(true));
 source.addEventListener("error", () => live(false));
 source.addEventListener("message", (event) => {
-  const { flow, more, oldest, rows: changed } = JSON.parse(event.data);
+  const { flow, more, shown, rows: changed } = JSON.parse(event.data);
   const made = document.createElement("div");
   made.id = "flow";
   made.innerHTML = flow;
   morph($("flow"), made);
   $("more").textContent = more;
   for (const row of changed.reverse()) show(row);
+  const still = new Set(shown.map((id) => `li-${id}`));
   for (const item of [...rows.children]) {
-    if (Number(item.dataset.order) < oldest) item.remove();
+    if (!still.has(item.id)) item.remove();
   }
-  while (rows.children.length > limit) rows.lastElementChild.remove();
 });
 
 document.addEventListener("click", async (event) => {

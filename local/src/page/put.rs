@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use gantry::receipt::SUFFIX;
 use http::StatusCode;
@@ -96,7 +96,9 @@ where
         put.body(ByteStream::from(first)).send().await.map_err(PutError::bucket)?;
         return Ok(named.key);
     }
+    // The parts' checksums are CRC32, which S3 takes only if it was told so at the beginning.
     let begun = target.s3.create_multipart_upload().bucket(target.bucket).key(&named.key);
+    let begun = begun.checksum_algorithm(ChecksumAlgorithm::Crc32);
     let begun = begun.set_metadata(Some(named.metadata())).send().await.map_err(PutError::bucket)?;
     let id = begun.upload_id().unwrap_or_default();
     let done = in_parts(target, &named.key, id, first, &mut parts, wanted).await;

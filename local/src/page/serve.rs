@@ -319,7 +319,7 @@ fn message(seen: &Seen) -> Value {
     let rows: Vec<Value> = rows.collect();
     json!({
         "flow": view::flow(seen.counts).into_string(), "more": view::more(seen.counts, super::board::ROWS),
-        "oldest": seen.oldest, "rows": rows,
+        "shown": seen.shown, "rows": rows,
     })
 }
 

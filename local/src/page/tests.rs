@@ -123,6 +123,18 @@ fn rows_are_bounded_and_counts_are_not() {
 }
 
 #[test]
+fn what_is_not_at_its_end_keeps_its_row() {
+    let board = Board::default();
+    board.uploaded(Upload { key: "slow".to_owned(), ..Upload::default() });
+    for at in 0..ROWS * 2 {
+        board.uploaded(Upload { key: format!("k{at}"), ..upload("failed", "failed") });
+    }
+    let seen = board.look(0);
+    assert_eq!((seen.rows.len(), seen.shown.len()), (ROWS, ROWS));
+    assert_eq!(seen.rows.last().unwrap().key, "slow");
+}
+
+#[test]
 fn a_look_gives_what_changed_since_the_last() {
     let board = Board::default();
     for key in ["a", "b"] {

@@ -29,7 +29,7 @@ pub(super) fn page(facts: &Facts, seen: &Seen) -> Markup {
                 link rel="stylesheet" href="/page.css";
                 script src="/page.js" defer {}
             }
-            body data-revision=(seen.revision) data-rows=(ROWS) {
+            body data-revision=(seen.revision) {
                 (patterns())
                 header {
                     h1 { "Gantry" }
