@@ -8,6 +8,7 @@ pub mod samples;
 
 mod demo;
 mod import;
+mod page;
 mod place;
 mod plan;
 mod policy;

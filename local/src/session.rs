@@ -198,7 +198,7 @@ pub fn functions(program: &Path) -> BTreeMap<String, FunctionCommand> {
 }
 
 /// A client with the laptop's credentials. Plain HTTP: nothing leaves the machine.
-fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
+pub(crate) fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
     let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

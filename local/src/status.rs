@@ -1,10 +1,13 @@
 //! `gantry status`: what is not released, or the story of one upload or image.
 
+use std::path::Path;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use gantry::receipt::{Receipt, State};
 use gantry::uploads::Known;
 
 use crate::cli::{CommandError, StackArgs, StatusArgs};
+use crate::page;
 use crate::place::Place;
 use crate::session::{Functions, SessionError};
 use crate::story::{Story, say, tell};
@@ -14,11 +17,29 @@ const AT_ONCE: usize = 16;
 
 pub(crate) async fn run(stack: StackArgs, args: StatusArgs) -> Result<(), CommandError> {
     let (place, session) = Place::open(&stack, &args.account, Functions::Leave).await?;
-    let outcome = status(&place, &args).await;
+    let outcome = match (&args.html, &args.what) {
+        (Some(file), Some(key)) => {
+            let endpoint = session.as_ref().map(|session| session.endpoint.clone());
+            one_page(&place, key, endpoint.as_deref(), file).await
+        }
+        _ => status(&place, &args).await,
+    };
     if let Some(session) = session {
         session.close().await;
     }
     outcome
+}
+
+/// The page of one upload as a file.
+async fn one_page(place: &Place, key: &str, endpoint: Option<&str>, file: &Path) -> Result<(), CommandError> {
+    let Some(known) = find(place, key).await? else {
+        return Err(CommandError::NothingThere(format!(
+            "there is no upload {key:?}; `status` alone lists what is not released"
+        )));
+    };
+    page::write(known, endpoint, file).await?;
+    say(format!("{} is the page of {key}", file.display()));
+    Ok(())
 }
 
 async fn status(place: &Place, args: &StatusArgs) -> Result<(), CommandError> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use aws_sdk_s3::primitives::{ByteStream, Length};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use gantry::naming::IMAGE_METADATA;
 use gantry::plan::{PLATFORM_METADATA, PROFILE_METADATA};
 
@@ -58,7 +58,7 @@ impl Named {
         Self { profile: profile.map(str::to_owned), platform: platform.map(str::to_owned), ..self }
     }
 
-    fn metadata(&self) -> HashMap<String, String> {
+    pub(crate) fn metadata(&self) -> HashMap<String, String> {
         let entries =
             [(IMAGE_METADATA, &self.image), (PROFILE_METADATA, &self.profile), (PLATFORM_METADATA, &self.platform)];
         entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()
@@ -99,7 +99,9 @@ async fn in_parts(
     metadata: HashMap<String, String>,
 ) -> Result<Option<String>, CommandError> {
     let (s3, bucket, key) = (&session.s3, &session.uploads, &named.key);
-    let begun = s3.create_multipart_upload().bucket(bucket).key(key).set_metadata(Some(metadata)).send().await;
+    // The parts' checksums are CRC32, which S3 takes only if it was told so at the beginning.
+    let begun = s3.create_multipart_upload().bucket(bucket).key(key).checksum_algorithm(ChecksumAlgorithm::Crc32);
+    let begun = begun.set_metadata(Some(metadata)).send().await;
     let begun = begun.map_err(|error| SessionError::request("beginning the upload", error))?;
     let id = begun.upload_id().unwrap_or_default();
     let mut parts = Vec::new();

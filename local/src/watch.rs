@@ -139,20 +139,29 @@ enum Line {
     Ended,
 }
 
+/// The upload's key and the step, where a line that a function printed is a progress record.
+pub(crate) fn progress(text: &str) -> Option<(String, BlobStep)> {
+    // Most lines are something else, and need not be parsed.
+    if !text.contains(PROGRESS_TARGET) {
+        return None;
+    }
+    let record: Value = serde_json::from_str(text).ok()?;
+    if record.get("target").and_then(Value::as_str) != Some(PROGRESS_TARGET) {
+        return None;
+    }
+    let key = record.pointer("/span/s3.key").and_then(Value::as_str)?.to_owned();
+    Some((key, serde_json::from_value(record).ok()?))
+}
+
 /// What a log line says about `key`, if anything.
 fn step(line: &str, key: &str) -> Option<Line> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let record: Value = serde_json::from_str(line.get("text")?.as_str()?).ok()?;
-    if record.get("type").and_then(Value::as_str) == Some("platform.report") {
-        return Some(Line::Ended);
+    let text = line.get("text")?.as_str()?;
+    if let Some((of, step)) = progress(text) {
+        return (of == key).then_some(Line::Blob(step));
     }
-    if record.pointer("/span/s3.key").and_then(Value::as_str) != Some(key) {
-        return None;
-    }
-    if record.get("target").and_then(Value::as_str) == Some(PROGRESS_TARGET) {
-        return serde_json::from_value(record).ok().map(Line::Blob);
-    }
-    None
+    let record: Value = serde_json::from_str(text).ok()?;
+    (record.get("type").and_then(Value::as_str) == Some("platform.report")).then_some(Line::Ended)
 }
 
 /// The receipt beside `key`, if there is one.

@@ -3,6 +3,7 @@
 //! Its first keys are `state`, `summary` and `next`; object tag, exit codes and events are derived from its state and
 //! from nothing else. [`Receipts`] is the only writer.
 
+pub mod log;
 mod tags;
 mod words;
 
@@ -311,6 +312,9 @@ pub struct ImageReceipt {
     pub digest: Digest,
     /// Registry host, repository and first tag: what `docker pull` takes.
     pub uri: String,
+    /// The repository's ARN, as far as ECR has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_arn: Option<String>,
     /// The config's digest, where it is one image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<Digest>,
@@ -374,10 +378,12 @@ impl Receipts {
         let fresh = |known: BTreeMap<String, ImageReaction>| self.receipt(upload, import.clone(), known);
         let mut written = fresh(BTreeMap::new());
         let mut decided_before = false;
+        let mut before = None;
         if upload.has_room_for_receipt() {
             let change = |known: Option<Receipt>| {
                 written = fresh(BTreeMap::new());
                 decided_before = false;
+                before = known.as_ref().filter(|known| known.upload.is_version(upload)).map(step);
                 let Some(known) = known else { return Some(written.clone()) };
                 let replaces = match upload.order(&known.upload) {
                     // A duplicate delivery does not take back what is decided; one that failed may be tried again.
@@ -411,6 +417,9 @@ impl Receipts {
         }
         // The tags are this version's own, also when the receipt is a later version's.
         if !decided_before {
+            if before != Some(step(&written)) {
+                log::step(&written);
+            }
             self.tag(&written).await;
         }
         Ok(written)
@@ -496,6 +505,7 @@ impl Receipts {
         };
         let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
         if let Some(receipt) = written.filter(|receipt| Some(receipt.state) != before) {
+            log::step(&receipt);
             self.tag(&receipt).await;
         }
         Ok(())
@@ -528,6 +538,11 @@ impl Receipts {
 }
 
 const WANTED: &str = "a receipt";
+
+/// What makes two writings of one receipt two steps: a receipt that only tells progress is none.
+fn step(receipt: &Receipt) -> (State, u32) {
+    (receipt.state, receipt.import.attempt.n)
+}
 
 fn key(upload: &UploadId) -> String {
     format!("{}{SUFFIX}", upload.key)

@@ -15,6 +15,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use emulator::account;
 use emulator::faults::FaultPlan;
 use emulator::host::LogLine;
+use emulator::shape::Shape;
 use emulator::sqs::Waits;
 use emulator::stack::{Stack, StackOptions};
 use local::session::functions;
@@ -57,6 +58,8 @@ pub struct Setup {
     pub unpolled: bool,
     /// A folder that an earlier stack used.
     pub folder: Option<TempDir>,
+    /// How slow the network is.
+    pub shape: Shape,
 }
 
 /// A running stack and a client of it.
@@ -108,6 +111,7 @@ impl Pipeline {
             queues_left_alone: setup.unpolled,
             faults: faults.clone(),
             waits: Waits::Skipped,
+            shape: setup.shape,
             ..StackOptions::default()
         });
         let stack = stack.await.expect("the stack starts");
@@ -240,6 +244,11 @@ impl Pipeline {
     /// Waits until nothing is left to do: no message in any queue of a function, and no request of one since the last
     /// look.
     pub async fn quiet(&self) {
+        self.quiet_in(PATIENCE).await;
+    }
+
+    /// The same, of a crowd that takes longer.
+    pub async fn quiet_in(&self, patience: Duration) {
         let quiet = async {
             let mut requests = None;
             loop {
@@ -254,7 +263,7 @@ impl Pipeline {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, quiet).await.expect("it becomes quiet in time");
+        tokio::time::timeout(patience, quiet).await.expect("it becomes quiet in time");
     }
 
     /// What was told so far, in its order: name and detail, as machines get them.

@@ -112,6 +112,16 @@ fn failed(error: &impl Disposed, kind: &str, message: &Message) -> Option<Later>
     }
 }
 
+/// The policy in force, in time.
+///
+/// # Errors
+///
+/// [`ReactError`], transient.
+pub async fn policy(reactor: &Reactor, deadline: Instant) -> Result<Loaded, ReactError> {
+    let loaded = tokio::time::timeout_at(end_of_work(deadline), reactor.policy()).await;
+    loaded.unwrap_or(Err(ReactError::OutOfTime))
+}
+
 /// When work has to end so that there is time for the answer.
 pub fn end_of_work(deadline: Instant) -> Instant {
     deadline - limits::DEADLINE_MARGIN.min(deadline.saturating_duration_since(Instant::now()) / 5)

@@ -85,6 +85,11 @@ impl Template {
         Ok(template)
     }
 
+    /// What matches all its tags, as ECR's lifecycle policies write it: `*` for each part of a version.
+    pub fn pattern(&self) -> String {
+        self.0.replace("{major}", "*").replace("{minor}", "*").replace("{patch}", "*")
+    }
+
     /// The tag for `version`; `None` when that would be no tag.
     pub(super) fn tag(&self, version: &Version) -> Option<Tag> {
         let text = self

@@ -18,6 +18,7 @@ use crate::notify::Notifier;
 use crate::receipt::{ImageReaction, Receipts, UploadId};
 use crate::state::image_record::Released;
 use crate::state::{Documents, ImageRecord, ImageRecords};
+use crate::timeouts::Timeouts;
 
 /// Looks at images; made once for each process.
 #[derive(Debug)]
@@ -96,6 +97,8 @@ pub struct Clients {
     pub ecr: aws_sdk_ecr::Client,
     /// Events and messages.
     pub notifier: Notifier,
+    /// How long the registry may take; the other clients know their own.
+    pub timeouts: Timeouts,
     /// TLS for the registry; without it, its client looks for the machine's certificate authorities itself.
     pub tls: Option<rustls::ClientConfig>,
 }
@@ -107,11 +110,11 @@ impl Reactor {
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
     pub fn new(config: ReactConfig, clients: Clients, now: fn() -> Timestamp) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier, tls } = clients;
+        let Clients { s3, ecr, notifier, tls, timeouts } = clients;
         let state = Documents::new(s3.clone(), &config.common.state_bucket);
         let tokens = TokenSource::new(ecr.clone(), config.common.registry_endpoint.clone(), now);
         Ok(Self {
-            registry: Registry::new(tokens, tls)?,
+            registry: Registry::new(tokens, tls, timeouts)?,
             repositories: Repositories::new(ecr.clone(), config.common.stack.clone()),
             records: ImageRecords::new(state.clone()),
             policies: Policies::new(state.clone()),

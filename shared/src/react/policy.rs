@@ -90,7 +90,7 @@ impl std::fmt::Display for Allowed {
 }
 
 /// What an inconclusive scan means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenInconclusive {
     /// The release waits.

@@ -49,7 +49,7 @@ impl Reactor {
             let done = told.is_ok();
             let settle = self.records.update(&repository, digest, |record| {
                 if done {
-                    record.told.insert(fact.clone(), Told { claimed_at: now, done });
+                    record.told.insert(fact.clone(), Told { claimed_at: now, done, delivery: None });
                 } else {
                     // Given back, so that the next delivery need not wait for the claim to grow stale.
                     record.told.remove(&fact);
@@ -127,7 +127,7 @@ impl Reactor {
             return Ok(());
         }
         let (repository, digest) = (record.repository.clone(), record.digest);
-        let (recovered, told) = (recovered_fact(record), Told { claimed_at: (self.now)(), done: true });
+        let (recovered, told) = (recovered_fact(record), Told { claimed_at: (self.now)(), done: true, delivery: None });
         let end = self.records.update(&repository, digest, |record| {
             record.told.insert(recovered.clone(), told);
         });
@@ -216,7 +216,7 @@ impl Reactor {
         let change = |known: Option<BTreeMap<String, Told>>| {
             let mut told = known.unwrap_or_default();
             if done {
-                told.insert(fact.to_owned(), Told { claimed_at: now, done });
+                told.insert(fact.to_owned(), Told { claimed_at: now, done, delivery: None });
             } else {
                 told.remove(fact);
             }

@@ -56,7 +56,7 @@ pub(super) fn in_words(
     }
 }
 
-fn name(image: &ImageReceipt) -> String {
+pub(super) fn name(image: &ImageReceipt) -> String {
     let tags: Vec<&str> = image.tags.iter().map(Tag::as_str).collect();
     format!("{}:{}", image.repository, tags.join(","))
 }

@@ -105,6 +105,20 @@ pub struct Told {
     pub claimed_at: Timestamp,
     /// Whether they did it.
     pub done: bool,
+    /// Which delivery of an upload they are, where they are one: a later one comes only when they have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<u32>,
+}
+
+/// Who tells a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Teller {
+    /// The caller.
+    Us,
+    /// Somebody is about to.
+    Others,
+    /// It was told.
+    Nobody,
 }
 
 /// One upload of an image.
@@ -189,6 +203,24 @@ impl ImageRecord {
         claim(&mut self.told, fact, now)
     }
 
+    /// The same for the `n`-th delivery of the one upload that `fact` is about, who need not wait for those before it.
+    pub fn claim_in_delivery(&mut self, fact: &str, now: Timestamp, n: u32) -> Teller {
+        let known = self.told.get(fact).copied();
+        if known.is_some_and(|known| known.done) {
+            return Teller::Nobody;
+        }
+        if known.is_some_and(|known| known.delivery.is_some_and(|theirs| theirs < n)) {
+            self.told.remove(fact);
+        }
+        if !self.claim(fact, now) {
+            return Teller::Others;
+        }
+        if let Some(told) = self.told.get_mut(fact) {
+            told.delivery = Some(n);
+        }
+        Teller::Us
+    }
+
     /// Forgets claims of facts that nobody has reason to tell any more, whose claimers died; `open` are those that are
     /// told yet.
     pub fn forget_stale_claims(&mut self, open: &[String], now: Timestamp) {
@@ -215,7 +247,7 @@ pub fn claim(told: &mut BTreeMap<String, Told>, fact: &str, now: Timestamp) -> b
         Some(known) => is_stale(known, now),
     };
     if is_free {
-        told.insert(fact.to_owned(), Told { claimed_at: now, done: false });
+        told.insert(fact.to_owned(), Told { claimed_at: now, done: false, delivery: None });
         while told.len() > TOLD {
             let oldest = told.iter().min_by_key(|(_, known)| known.claimed_at).map(|(fact, _)| fact.clone());
             let Some(oldest) = oldest else { break };
@@ -306,7 +338,7 @@ mod tests {
         assert!(!record.has_stale_claim(at(60)));
         assert!(record.has_stale_claim(at(130)));
         assert!(record.claim("released:1.0", at(130)), "they died");
-        record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true });
+        record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true, delivery: None });
         assert!(!record.claim("released:1.0", at(9_999)), "it was told");
         record.forget_stale_claims(&["released:1.1".into()], at(9_999));
         assert!(record.has_stale_claim(at(9_999)), "it is told yet");
