@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import hmac
 import http.client
+import tarfile
 import time
 from datetime import datetime, timezone
 from urllib.parse import quote
@@ -55,6 +56,38 @@ def upload(endpoint, key, archive):
         "resources": [f"arn:aws:s3:::{BUCKET}"],
         "detail": {"version": "0", "bucket": {"name": BUCKET}, "object": stored, "reason": "PutObject"},
     }
+
+
+def copy_blobs(endpoint, key, archive, registry, repository):
+    """Reads every blob of the OCI archive that was uploaded as `key`, hashes it and puts it into the registry, one after
+    the other, in chunks of 1 MiB; the seconds that took."""
+    with tarfile.open(archive) as tar:
+        blobs = [(member.offset_data, member.size, member.name.rpartition("/")[2]) for member in tar if "/sha256/" in member.name]
+    host, path = endpoint.removeprefix("http://"), f"/{BUCKET}/{quote(key)}"
+    s3, to = http.client.HTTPConnection(host, timeout=600), http.client.HTTPConnection(registry, timeout=600)
+    started, cpu = time.perf_counter(), time.process_time()
+    for offset, size, digest in blobs:
+        to.request("POST", f"/v2/{repository}/blobs/uploads/", headers={"Content-Length": "0"})
+        session = to.getresponse()
+        session.read()
+        location = session.headers["Location"]
+        headers = _signed("GET", host, path, datetime.now(timezone.utc))
+        s3.request("GET", path, headers=headers | {"Range": f"bytes={offset}-{offset + size - 1}"})
+        body, found = s3.getresponse(), hashlib.sha256()
+
+        def hashed():
+            while chunk := body.read(1 << 20):
+                found.update(chunk)
+                yield chunk
+
+        separator = "&" if "?" in location else "?"
+        target = location.removeprefix(f"http://{registry}") + f"{separator}digest=sha256:{digest}"
+        to.request("PUT", target, hashed(), {"Content-Length": str(size), "Content-Type": "application/octet-stream"})
+        answer = to.getresponse()
+        text = answer.read()
+        if answer.status != 201 or found.hexdigest() != digest:
+            raise Failure(f"the blob {digest} was answered {answer.status}: {text[:200]}")
+    return {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu}
 
 
 def _signed(method, host, path, now):

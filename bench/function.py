@@ -1,5 +1,6 @@
-"""The function's own process under a small Runtime API host, as Lambda runs it, and what it cost."""
+"""A function's own process under a small Runtime API host, as Lambda runs it, and what its work cost."""
 
+import contextlib
 import json
 import os
 import queue
@@ -24,7 +25,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class RuntimeApi:
-    """The half of the Runtime API that gives one invocation and takes its answer.
+    """The part of the Runtime API that gives invocations and takes their answers; a PUT is taken too, since functions
+    behind CloudFormation answer with one.
 
     https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
     """
@@ -33,6 +35,7 @@ class RuntimeApi:
         self.asked = threading.Event()
         self.asked_at = None
         self.events, self.answers = queue.Queue(), queue.Queue()
+        self.put = []
         self.server = _Server(("127.0.0.1", 0), self._handler())
         self.address = f"127.0.0.1:{self.server.server_port}"
 
@@ -87,7 +90,14 @@ class RuntimeApi:
                 answered = time.perf_counter()
                 kind = re.sub(r"^/2018-06-01/runtime/(invocation/[^/]+/)?", "", self.path)
                 api.answers.put((kind, body, answered))
-                self.send_response(202)
+                self._done(202)
+
+            def do_PUT(self):
+                api.put.append(self._body())
+                self._done(200)
+
+            def _done(self, status):
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -107,35 +117,48 @@ class RuntimeApi:
         return Handler
 
 
-def measure(binary, environment, event, folder):
-    """One invocation in a new process: seconds until its first `next`, then wall, CPU and the peak of its memory."""
+class Function:
+    """A function's process that has asked for work."""
+
+    def __init__(self, api, service, cold_start_s):
+        self.api, self.service, self.cold_start_s = api, service, cold_start_s
+
+    def invoke(self, event):
+        """One invocation: wall and CPU seconds, and the peak of the process's memory so far."""
+        before = self._cpu_s()
+        wall_s = self.api.invoke(event, self.service)
+        proc = Path(f"/proc/{self.service.process.pid}")
+        [peak_kib] = re.findall(r"^VmHWM:\s+(\d+) kB$", (proc / "status").read_text(), re.MULTILINE)
+        return {"wall_s": wall_s, "cpu_s": self._cpu_s() - before, "peak_mib": int(peak_kib) / 1024}
+
+    def _cpu_s(self):
+        # The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields after it.
+        fields = Path(f"/proc/{self.service.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def running(binary, environment, folder, prefix=()):
+    """Runs a function's process while the `with` block does; `environment` may depend on the host's address."""
     with RuntimeApi() as api, Service() as service:
         environment = environment | {"AWS_LAMBDA_RUNTIME_API": api.address}
         started = time.perf_counter()
-        service.start([binary], folder / "function.log", environment)
+        service.start([*prefix, binary], folder / "function.log", environment)
         if not service.wait_for(api.asked.is_set) and not api.asked.is_set():
             raise Failure(f"the function did not start: {service.last_words()}")
-        cold_start_s = api.asked_at - started
-        wall_s = api.invoke(event, service)
-        proc = Path(f"/proc/{service.process.pid}")
-        # The name in parentheses may hold spaces; utime and stime are the 12th and 13th fields after it.
-        fields = (proc / "stat").read_text().rpartition(")")[2].split()
-        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        [peak_kib] = re.findall(r"^VmHWM:\s+(\d+) kB$", (proc / "status").read_text(), re.MULTILINE)
-        sample = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_mib": int(peak_kib) / 1024}
-        return sample | {"cold_start_ms": cold_start_s * 1000}
+        yield Function(api, service, api.asked_at - started)
 
 
-def environment(template, endpoint, registry):
-    """What Lambda and `template.yaml` set, with every parameter at its default; both endpoints on this machine."""
+def environment(template, endpoint, registry, settings):
+    """What Lambda and `template.yaml` set, with every parameter but `settings` at its default; both endpoints here."""
     text = template.read_text()
     parameters = text.partition("\nParameters:")[2].partition("\nMappings:")[0]
-    defaults = dict(re.findall(r"^  (\w+):\n(?:    .*\n)*?    Default: (.*)$", parameters, re.MULTILINE))
+    defaults = dict(re.findall(r"^  (\w+):\n(?:    .*\n)*?    Default: (.*)$", parameters, re.MULTILINE)) | settings
     with urllib.request.urlopen(f"{endpoint}/_emulator/stack") as answer:
         stack = json.load(answer)
-    defaults |= {"AWS::StackName": "gantry", "State": stack["buckets"]["State"], "Topic": stack["topics"]["Topic"]}
-    defaults |= {"Arn": "arn:aws:sqs:us-east-1:123456789012:failed-messages", "ImportQueue": stack["queues"]["ImportQueue"]}
-    defaults |= dict(re.findall(r"^      (MaxReceives): (\d+)", text, re.MULTILINE))
+    defaults |= {"AWS::StackName": "gantry", "State": stack["buckets"]["State"], "Uploads": stack["buckets"]["Uploads"]}
+    defaults |= {"Arn": "arn:aws:sqs:us-east-1:123456789012:failed-messages", "Topic": stack["topics"]["Topic"]}
+    defaults |= stack["queues"] | dict(re.findall(r"^      (MaxReceives): (\d+)", text, re.MULTILINE))
     variables = {}
     [function] = re.findall(r"^  ImportFunction:\n((?:(?:    .*)?\n)+)", text, re.MULTILINE)
     for name, value in re.findall(r"^          (GANTRY_\w+): (.*)$", function, re.MULTILINE):

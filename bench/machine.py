@@ -13,7 +13,7 @@ from pathlib import Path
 from process import Failure, note, output, run
 
 # Program to look for, and the Debian package that has it.
-MEASURED_WITH = {"skopeo": "skopeo", "docker-registry": "docker-registry"}
+MEASURED_WITH = {"skopeo": "skopeo", "docker-registry": "docker-registry", "zstd": "zstd", "npm": "npm"}
 INPUT_MADE_WITH = {"debootstrap": "debootstrap", "dockerd": "docker.io", "docker": "docker-cli docker.io"}
 
 
@@ -69,7 +69,26 @@ def build(name, repository, work):
     return Path(json.loads(output(metadata))["target_directory"]) / binary
 
 
-def describe(repository, function):
+# The version that is compared; its package holds the function's binary.
+CDK = "cdk-ecr-deployment@4.2.65"
+
+
+def cdk_function(work):
+    """The binary of cdk-ecr-deployment's function, from its npm package."""
+    binary = work / "cdk" / "package" / "lambda-bin" / "bootstrap"
+    if not binary.exists():
+        note(f"fetching {CDK}")
+        folder = work / "cdk"
+        folder.mkdir(exist_ok=True)
+        with (work / "cdk.log").open("wb") as log:
+            run(["npm", "pack", CDK], log, cwd=folder)
+            [package] = folder.glob("*.tgz")
+            run(["tar", "--extract", "--gzip", "--file", package], log, cwd=folder)
+        binary.chmod(0o755)
+    return binary
+
+
+def describe(repository, tools):
     """Machine, versions and date, for the results."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
@@ -97,9 +116,10 @@ def describe(repository, function):
             "rustc": told_by("rustc", "--version"),
             "skopeo": packaged("skopeo"),
             "docker-registry": packaged("docker-registry"),
+            "cdk-ecr-deployment": CDK.rpartition("@")[2],
             "python": platform.python_version(),
         },
-        "function_binary_bytes": function.stat().st_size,
+        "binary_bytes": {"gantry": tools["import"].stat().st_size, "cdk-ecr-deployment": tools["cdk"].stat().st_size},
     }
 
 

@@ -1,9 +1,9 @@
 """Debian's docker-registry on fresh storage, and what an image in it really is."""
 
 import contextlib
-import gzip
 import hashlib
 import json
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -55,9 +55,10 @@ def check_layers(address, repository, tag, diff_ids, folder):
     layers = json.loads(blob(root["digest"]).read_text())["layers"]
     found = []
     for layer in layers:
-        if not layer["mediaType"].endswith("gzip"):
-            raise Failure(f"bench cannot unpack a layer of type {layer['mediaType']}")
-        with gzip.open(blob(layer["digest"])) as content:
-            found.append(f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}")
+        unpack = "zstd" if layer["mediaType"].endswith("zstd") else "gzip"
+        with subprocess.Popen([unpack, "-dc", blob(layer["digest"])], stdout=subprocess.PIPE) as process:
+            found.append(f"sha256:{hashlib.file_digest(process.stdout, 'sha256').hexdigest()}")
+        if process.returncode != 0:
+            raise Failure(f"{unpack} cannot unpack {layer['digest']}")
     if found != diff_ids:
         raise Failure(f"the layers unpack to {found}, the archive says {diff_ids}")

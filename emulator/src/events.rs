@@ -6,7 +6,7 @@ mod pattern;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{broadcast, mpsc::UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 
 pub use api::Events;
@@ -18,6 +18,9 @@ use crate::{
     sqs::{Extras, Queues, SqsError},
     template::{Rule, Target, Template},
 };
+
+/// How many events a slow watcher may be behind before it misses some.
+const WATCHED: usize = 4096;
 
 /// The principal in queue policies that let EventBridge send.
 const SERVICE: &str = "events.amazonaws.com";
@@ -38,6 +41,7 @@ pub struct Bus {
     rules: Vec<(Pattern, Rule)>,
     policies: Vec<(String, Vec<Statement>)>,
     queues: Arc<Queues>,
+    watchers: broadcast::Sender<Arc<Value>>,
 }
 
 impl Bus {
@@ -57,7 +61,12 @@ impl Bus {
             })
             .collect::<Result<_, RuleError>>()?;
         let policies = template.queues.values().map(|queue| (queue.arn.clone(), queue.policy.clone())).collect();
-        Ok(Self { rules, policies, queues })
+        Ok(Self { rules, policies, queues, watchers: broadcast::Sender::new(WATCHED) })
+    }
+
+    /// Where every event goes once it was handed to the rules' targets, whether a rule matched or not.
+    pub fn watchers(&self) -> broadcast::Sender<Arc<Value>> {
+        self.watchers.clone()
     }
 
     /// Delivers what comes through `events` until `stopping`, and then what has come by then.
@@ -68,11 +77,17 @@ impl Bus {
                 () = stopping.cancelled() => break,
             };
             let Some(event) = event else { return };
-            self.deliver(&event);
+            self.pass(event);
         }
         while let Ok(event) = events.try_recv() {
-            self.deliver(&event);
+            self.pass(event);
         }
+    }
+
+    fn pass(&self, event: Value) {
+        self.deliver(&event);
+        // Nobody may be watching.
+        let _watched = self.watchers.send(Arc::new(event));
     }
 
     /// Hands `event` to the targets of every rule whose pattern it matches.

@@ -16,7 +16,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
@@ -136,6 +136,15 @@ impl Topics {
         });
         self.changes.send_modify(|changes| *changes += 1);
         Ok(notification)
+    }
+
+    /// What machines got of all topics, oldest first, one line for each message that is JSON.
+    pub fn machine_texts(&self) -> String {
+        let published = self.lock();
+        let mut all: Vec<&Notification> = published.values().flatten().collect();
+        all.sort_by_key(|notification| notification.time);
+        let texts = all.iter().filter_map(|one| serde_json::from_str::<Value>(&one.text_for("sqs")).ok());
+        texts.flat_map(|text| [text.to_string(), "\n".to_owned()]).collect()
     }
 
     /// Everything that was published to the topic with this name or ARN, oldest first.

@@ -137,6 +137,7 @@ pub struct Stack {
     images: Arc<Images>,
     /// What happens, on its way to the bus.
     happening: UnboundedSender<Value>,
+    watchers: broadcast::Sender<Arc<Value>>,
     faults: FaultPlan,
     log: broadcast::Sender<LogLine>,
     host: Host,
@@ -169,6 +170,7 @@ impl Stack {
         let queues = Queues::open(data.join("sqs"), settings, options.waits).map_err(unusable)?;
         let queues = Arc::new(queues);
         let bus = Bus::new(&template, Arc::clone(&queues))?;
+        let watchers = bus.watchers();
         let (events, incoming) = mpsc::unbounded_channel();
         let s3 = S3::open(data.join("s3"), buckets(&template), Arc::clone(&gate), events.clone()).await?;
         let images = Images::open(data.join("registry"), options.shape.put_images_per_second)?;
@@ -189,6 +191,7 @@ impl Stack {
             sqs: Sqs::new(Arc::clone(&queues), Arc::clone(&gate)),
             events: Events::new(Arc::clone(&gate), events.clone()),
             sns: Sns::new(Arc::clone(&topics), Arc::clone(&gate)),
+            topics: Arc::clone(&topics),
             images: Arc::clone(&images),
             happening: events.clone(),
             gate: Arc::clone(&gate),
@@ -216,6 +219,7 @@ impl Stack {
             topics,
             images,
             happening: events,
+            watchers,
             faults: options.faults,
             log,
             host,
@@ -262,7 +266,7 @@ impl Stack {
     }
 
     /// The topics, and what was published to them.
-    pub fn topics(&self) -> &Topics {
+    pub fn topics(&self) -> &Arc<Topics> {
         &self.topics
     }
 
@@ -318,6 +322,11 @@ impl Stack {
     /// The faults, and the log of all requests.
     pub fn faults(&self) -> &FaultPlan {
         &self.faults
+    }
+
+    /// Every event that passes the bus from now on.
+    pub fn bus(&self) -> broadcast::Receiver<Arc<Value>> {
+        self.watchers.subscribe()
     }
 
     /// What the functions print from now on, with Lambda's own records, and a record of each message

@@ -9,6 +9,7 @@ mod links;
 mod parameters;
 mod resolve;
 mod resources;
+mod rules;
 mod schedules;
 mod topics;
 mod yaml;
@@ -186,6 +187,22 @@ pub enum TemplateError {
     /// A parameter is unknown or its value is refused.
     #[error("a parameter of the template cannot be used")]
     Parameter(#[from] ParameterError),
+    /// The template's own rules forbid these parameters.
+    #[error("the template's rule {rule} forbids these parameters: {reason}")]
+    Forbidden {
+        /// The rule.
+        rule: String,
+        /// What it says of itself.
+        reason: String,
+    },
+    /// A rule cannot be evaluated.
+    #[error("the rule {rule} of the template cannot be evaluated")]
+    Rule {
+        /// The rule.
+        rule: String,
+        /// What is wrong.
+        source: ResolveError,
+    },
     /// A resource's expressions cannot be resolved.
     #[error("the resource {logical_id} of the template cannot be resolved")]
     Resolve {
@@ -245,6 +262,8 @@ impl Template {
         let parameters = parameters::resolve(&section("Parameters")?, overrides)?;
         let globals = section("Globals")?;
         let resolver = Resolver::new(endpoint, parameters, section("Mappings")?, section("Conditions")?, &resources);
+
+        rules::check(&section("Rules")?, &resolver)?;
 
         let mut template = Self {
             buckets: BTreeMap::new(),

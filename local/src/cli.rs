@@ -4,14 +4,62 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::page::PageError;
 use crate::session::SessionError;
-use crate::{demo, import, plan, policy, status, up};
+use crate::{demo, import, plan, policy, retry, status, up};
+
+/// The commands in the order in which one meets them; a test holds it against what there is.
+const HELP: &str = "\
+{about}
+
+Usage: {usage}
+
+Begin here:
+  demo         Three small sample images through the whole pipeline, in a temporary folder
+  plan         What would be imported from a tarball, without doing it
+  import       A tarball through the whole pipeline, until it is released
+
+Stay:
+  up           Keep the stack running, with a page in the browser, for aws, docker and skopeo
+
+Look and act, here or in an account (--uploads):
+  status       What is not released and what to do; or the story of one upload
+  retry        Send an upload round again
+  policy       Check a policy file, or explain what the policy says of an image
+
+The shell:
+  completions  What makes bash, zsh, fish, elvish or PowerShell complete commands and options
+  help         This, or the help of one command
+
+Options:
+{options}{after-help}
+";
+
+/// What to type.
+const EXAMPLES: &str = "\
+Examples:
+  gantry demo
+  docker save my-app:1.4.2 -o my-app.tar && gantry import my-app.tar --as team/my-app:1.4.2
+  gantry up                                    # open the address that its first line names
+  gantry status                                # what is not released, and what to do
+  gantry status team/my-app/1.4.2.tar --html story.html
+  GANTRY_UPLOADS=my-bucket gantry status       # of a stack in an account
+  source <(gantry completions bash)
+
+Colour and bars are for terminals; NO_COLOR turns colour off, and --json is for programs.
+Exit codes: 0 done, 1 refused or failed (the reason is on standard error), 2 usage.";
 
 /// An image tarball dropped in a bucket becomes a verified, tagged image in ECR: the whole pipeline on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "gantry", version = gantry::version::VERSION, max_term_width = 100)]
+#[command(
+    name = "gantry",
+    version = gantry::version::VERSION,
+    max_term_width = 100,
+    help_template = HELP,
+    after_help = EXAMPLES
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,7 +81,7 @@ pub(crate) struct StackArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run three small sample images through the whole pipeline, in a temporary folder
-    Demo,
+    Demo(DemoArgs),
     /// Import an image tarball, as an upload to the bucket would be
     Import(ImportArgs),
     /// Keep the stack running, and print how to use it with aws, docker and skopeo
@@ -42,9 +90,16 @@ enum Command {
     Plan(PlanArgs),
     /// Say what is not released, or tell the story of one upload
     Status(StatusArgs),
+    /// Send an upload round again: one that failed, or that nothing is heard of
+    Retry(RetryArgs),
     /// Check a policy file, or explain what the policy says of an image
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Print what makes a shell complete this program's commands and options
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Run as a function's process; the Lambda host of the stack does this
     #[command(hide = true)]
     Function {
@@ -53,11 +108,22 @@ enum Command {
     },
 }
 
+/// What `demo` is given.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print the receipts as lines of JSON instead of the story
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What `import` is given.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// The tarball
     pub(crate) file: PathBuf,
+    /// Print the receipt as JSON, whatever became of the upload
+    #[arg(long)]
+    pub(crate) json: bool,
     /// What to call the image; without it, the archive's own names count
     #[arg(long = "as", value_name = "REPOSITORY[:TAG]")]
     pub(crate) name: Option<String>,
@@ -78,6 +144,12 @@ pub(crate) struct UpArgs {
     /// Leave the queues alone: uploads wait, and the functions can be run by hand
     #[arg(long)]
     pub(crate) no_functions: bool,
+    /// The page's port on 127.0.0.1; the one after --port unless it is taken, and 0 for any free one
+    #[arg(long)]
+    pub(crate) page_port: Option<u16>,
+    /// Print where everything is as one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What `plan` is given.
@@ -105,9 +177,39 @@ pub(crate) struct StatusArgs {
     /// An upload's key, or an image; without it, every upload that is not released
     #[arg(value_name = "KEY | REPOSITORY:TAG")]
     pub(crate) what: Option<String>,
-    /// Print the receipts as JSON
+    /// Print the stories as JSON, receipts included
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the upload's page to a file that needs nothing else, for a ticket
+    #[arg(long, value_name = "FILE", requires = "what", conflicts_with = "json")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) account: AccountArgs,
+}
+
+/// What `retry` is given.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The upload's key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) account: AccountArgs,
+}
+
+/// Which stack in an account is meant instead of the one on this machine. Credentials and region come from the
+/// environment alone.
+#[derive(Debug, Args)]
+pub(crate) struct AccountArgs {
+    /// The upload bucket of a stack in an account; without it, the stack on this machine is meant
+    #[arg(long, env = "GANTRY_UPLOAD_BUCKET", value_name = "BUCKET")]
+    pub(crate) uploads: Option<String>,
+    /// Its state bucket, for what only the records tell
+    #[arg(long, env = "GANTRY_STATE_BUCKET", value_name = "BUCKET")]
+    pub(crate) state: Option<String>,
+    /// The URL of its import queue, for sending uploads round again
+    #[arg(long, env = "GANTRY_IMPORT_QUEUE_URL", value_name = "URL")]
+    pub(crate) queue: Option<String>,
 }
 
 /// What `policy` is asked.
@@ -117,6 +219,9 @@ pub(crate) enum PolicyCommand {
     Check {
         /// The file
         file: PathBuf,
+        /// Print what it means as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Say whether an image would be released, and why
     Explain {
@@ -126,6 +231,9 @@ pub(crate) enum PolicyCommand {
         /// Judge by this file instead of the policy in force
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -142,6 +250,9 @@ pub(crate) enum CommandError {
     /// The stack could not be reached or started.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// There is no page.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// A policy file that is wrong.
     #[error("{} is no policy", path.display())]
     Policy {
@@ -159,12 +270,29 @@ pub(crate) enum CommandError {
         /// What to do.
         next: String,
     },
+    /// It would do harm, or no good.
+    #[error("{what}\n  what to do: {fix}")]
+    Refused {
+        /// Why not.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// There is nothing of that name.
     #[error("{0}")]
     NothingThere(String),
     /// A file could not be read.
     #[error("cannot read {}", path.display())]
     File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -178,6 +306,10 @@ pub(crate) enum CommandError {
 
 /// Runs the command, and turns its end into an exit code.
 pub fn run(cli: Cli) -> ExitCode {
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
     // The HTTP client wants to be told which TLS stack there is, even for plain HTTP.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -187,12 +319,15 @@ pub fn run(cli: Cli) -> ExitCode {
     let Cli { command, stack } = cli;
     let outcome = runtime.block_on(async {
         match command {
-            Command::Demo => Box::pin(demo::run(stack)).await,
+            Command::Demo(args) => Box::pin(demo::run(stack, args)).await,
             Command::Import(args) => Box::pin(import::run(stack, args)).await,
             Command::Up(args) => Box::pin(up::run(stack, args)).await,
             Command::Plan(args) => Box::pin(plan::run(stack, args)).await,
             Command::Status(args) => Box::pin(status::run(stack, args)).await,
+            Command::Retry(args) => Box::pin(retry::run(stack, args)).await,
             Command::Policy(command) => Box::pin(policy::run(stack, command)).await,
+            // Answered above, without a runtime.
+            Command::Completions { .. } => Ok(()),
             Command::Function { name } => Box::pin(function(&name)).await,
         }
     });

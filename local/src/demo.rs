@@ -10,7 +10,7 @@ use gantry::image::Digest;
 use gantry::receipt::{How, Receipt, State};
 use indicatif::HumanBytes;
 
-use crate::cli::{CommandError, StackArgs};
+use crate::cli::{CommandError, DemoArgs, StackArgs};
 use crate::import::released;
 use crate::samples::{Image, docker_archive, layer, oci_archive};
 use crate::session::{Functions, Session, SessionError, program};
@@ -25,7 +25,7 @@ const FINDINGS: &str = r#"[
   { "repository": "*" }
 ]"#;
 
-pub(crate) async fn run(stack: StackArgs) -> Result<(), CommandError> {
+pub(crate) async fn run(stack: StackArgs, args: DemoArgs) -> Result<(), CommandError> {
     let folder = tempfile::tempdir().map_err(|error| SessionError::request("making a temporary folder", error))?;
     let started = Instant::now();
     let mut parameters = vec![("ReleaseGate".to_owned(), "scan".to_owned())];
@@ -36,25 +36,44 @@ pub(crate) async fn run(stack: StackArgs) -> Result<(), CommandError> {
     written.map_err(|source| CommandError::File { path: findings, source })?;
     let session = Session::open(&stack, Functions::Run).await?;
     let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tell(
+    let teller = Teller { as_json: args.json };
+    teller.tell(
         1,
         "start",
         format!("buckets, queues, rules, ECR and four functions on {}, in {}", session.registry(), seconds(took)),
     );
-    let outcome = story(&session, folder.path()).await;
+    let outcome = story(&session, folder.path(), &teller).await;
     session.close().await;
     outcome
 }
 
-fn tell(line: usize, station: &str, text: impl AsRef<str>) {
-    say(format!("{line}  {station:9} {}", text.as_ref()));
+/// Tells the story: in lines for people, or its receipts as lines of JSON.
+struct Teller {
+    as_json: bool,
 }
 
-async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
+impl Teller {
+    fn tell(&self, line: usize, station: &str, text: impl AsRef<str>) {
+        if !self.as_json {
+            say(format!("{line}  {station:9} {}", text.as_ref()));
+        }
+    }
+
+    /// A receipt with the time from the upload's begin to its end.
+    fn receipt(&self, (receipt, took): (Receipt, String)) -> (Receipt, String) {
+        if self.as_json {
+            // Plain records always serialise.
+            say(serde_json::to_string(&receipt).unwrap_or_default());
+        }
+        (receipt, took)
+    }
+}
+
+async fn story(session: &Session, folder: &Path, teller: &Teller) -> Result<(), CommandError> {
     let base = layer("usr/share/base", 1, 3 << 20);
     let one = Image::new("amd64", vec![base.clone(), layer("app/hello", 2, 1 << 20)]);
     let tarball = docker_archive(&[(&one, &["hello:1.0.0"])]);
-    tell(
+    teller.tell(
         2,
         "upload",
         format!(
@@ -63,10 +82,10 @@ async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
             session.uploads
         ),
     );
-    let first = import(session, folder, "team/hello:1.0.0", &tarball).await?;
+    let (first, took) = teller.receipt(import(session, folder, "team/hello:1.0.0", &tarball).await?);
     released(&first)?;
     let image = first.import.images.first().ok_or_else(nothing)?;
-    tell(
+    teller.tell(
         3,
         "import",
         format!("{}, in {}: team/hello:1.0.0 is {}", work(image), seconds(first.import.duration_ms), image.digest),
@@ -75,20 +94,24 @@ async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
     let blobs = reaction.verification.as_ref().map_or(0, |verification| verification.blobs);
     let latest = tag(session, "team/hello", "latest").await?;
     let latest = if latest == Some(image.digest) { "latest points to it" } else { "latest points elsewhere" };
-    tell(4, first.state.as_str(), format!("read back ({blobs} blobs), scanned, within the policy: {latest}"));
+    teller.tell(
+        4,
+        first.state.as_str(),
+        format!("read back ({blobs} blobs), scanned, within the policy, in {took}: {latest}"),
+    );
 
     let two = Image::new("amd64", vec![base, layer("app/hello", 3, 1 << 20)]);
     let tarball = docker_archive(&[(&two, &["hello:1.1.0"])]);
-    let second = import(session, folder, "team/hello:1.1.0", &tarball).await?;
+    let (second, took) = teller.receipt(import(session, folder, "team/hello:1.1.0", &tarball).await?);
     released(&second)?;
     let blobs = || second.import.images.iter().flat_map(|image| &image.blobs);
     let reused: u64 = blobs().filter(|blob| blob.how == How::Reused).map(|blob| blob.size_bytes).sum();
     let sent: u64 = blobs().filter(|blob| blob.how == How::Sent).map(|blob| blob.size_bytes).sum();
-    tell(
+    teller.tell(
         5,
         second.state.as_str(),
         format!(
-            "team/hello:1.1.0 shares its base: {} reused and not even read, {} sent",
+            "team/hello:1.1.0 shares its base: {} reused and not even read, {} sent, in {took}",
             HumanBytes(reused),
             HumanBytes(sent)
         ),
@@ -96,25 +119,30 @@ async fn story(session: &Session, folder: &Path) -> Result<(), CommandError> {
 
     let arm = Image::new("arm64", vec![layer("app/hello", 4, 1 << 20)]);
     let (tarball, digest) = oci_archive(&[&two, &arm], "2.0");
-    let third = import(session, folder, "team/multi:2.0", &tarball).await?;
+    let (third, took) = teller.receipt(import(session, folder, "team/multi:2.0", &tarball).await?);
     released(&third)?;
     let image = third.import.images.first().ok_or_else(nothing)?;
     let same = if image.digest.to_string() == digest { "byte for byte" } else { "with another digest" };
-    tell(
+    teller.tell(
         6,
         third.state.as_str(),
-        format!("team/multi:2.0, an OCI layout for {}, {same}: {}", image.platforms.join(" and "), image.digest),
+        format!(
+            "team/multi:2.0, an OCI layout for {}, {same}, in {took}: {}",
+            image.platforms.join(" and "),
+            image.digest
+        ),
     );
 
     let old = Image::new("amd64", vec![layer("app/old", 5, 1 << 20)]);
-    let fourth = import(session, folder, "team/old:0.9.0", &docker_archive(&[(&old, &["old:0.9.0"])])).await?;
+    let (fourth, took) =
+        teller.receipt(import(session, folder, "team/old:0.9.0", &docker_archive(&[(&old, &["old:0.9.0"])])).await?);
     if fourth.state != State::Held {
         return Err(CommandError::NothingThere(format!("an image with a critical finding ended {}", fourth.state)));
     }
-    tell(
+    teller.tell(
         7,
         fourth.state.as_str(),
-        format!("{} (findings come from a file here; yours: {} import FILE)", fourth.summary, program()),
+        format!("{}, in {took} (findings come from a file here; yours: {} import FILE)", fourth.summary, program()),
     );
     Ok(())
 }
@@ -132,11 +160,19 @@ fn nothing() -> CommandError {
 }
 
 /// Writes the tarball to a file and imports it, as `gantry import FILE --as NAME` does.
-async fn import(session: &Session, folder: &Path, name: &str, tarball: &[u8]) -> Result<Receipt, CommandError> {
+async fn import(
+    session: &Session,
+    folder: &Path,
+    name: &str,
+    tarball: &[u8],
+) -> Result<(Receipt, String), CommandError> {
     let file = folder.join("sample.tar");
     tokio::fs::write(&file, tarball).await.map_err(|source| CommandError::File { path: file.clone(), source })?;
     let named = Named { image: None, ..Named::new(&file, Some(name)) };
     let log = Log::open(session).await?;
+    let started = Instant::now();
     let uploaded = upload::put(session, &file, &named).await?;
-    log.until_final(session, &uploaded, |_| {}).await
+    let receipt = log.until_final(session, &uploaded, |_| {}).await?;
+    let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok((receipt, seconds(took)))
 }

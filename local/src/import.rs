@@ -1,13 +1,15 @@
 //! `gantry import`: the user's tarball through the whole pipeline.
 
+use std::time::Instant;
+
 use gantry::receipt::{Receipt, State};
 
 use crate::cli::{CommandError, ImportArgs, StackArgs};
 use crate::progress::Bars;
 use crate::session::{Functions, Session, program};
-use crate::story::{name, say, seconds, work};
+use crate::story::{name, say, seconds, stations};
 use crate::up::DEFAULT_PORT;
-use crate::upload::{self, Named, Uploaded};
+use crate::upload::{self, Named};
 use crate::watch::Log;
 
 pub(crate) async fn run(stack: StackArgs, args: ImportArgs) -> Result<(), CommandError> {
@@ -23,15 +25,27 @@ pub(crate) async fn run(stack: StackArgs, args: ImportArgs) -> Result<(), Comman
 async fn import(session: &Session, stack: &StackArgs, args: &ImportArgs) -> Result<(), CommandError> {
     let named =
         Named::new(&args.file, args.name.as_deref()).with_consumer(args.profile.as_deref(), args.platform.as_deref());
-    let (uploaded, receipt) = {
+    let (uploaded, took_ms, receipt) = {
         let log = Log::open(session).await?;
+        let started = Instant::now();
         let uploaded = upload::put(session, &args.file, &named).await?;
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut bars = Bars::new();
         let receipt = log.until_final(session, &uploaded, |step| bars.show(step)).await?;
-        (uploaded, receipt)
+        (uploaded, took_ms, receipt)
     };
+    if args.json {
+        // Plain records always serialise.
+        say(serde_json::to_string_pretty(&receipt).unwrap_or_default());
+        return released(&receipt);
+    }
     released(&receipt)?;
-    tell(session, stack, &uploaded, &receipt);
+    say(format!("{}  {}", receipt.state, receipt.import.images.iter().map(name).collect::<Vec<_>>().join(", ")));
+    say(format!("  upload  {} in {}", indicatif::HumanBytes(uploaded.size_bytes), seconds(took_ms)));
+    for (station, text) in stations(&receipt) {
+        say(format!("  {station:7} {text}"));
+    }
+    tell(session, stack, &receipt);
     Ok(())
 }
 
@@ -48,16 +62,9 @@ pub(crate) fn released(receipt: &Receipt) -> Result<(), CommandError> {
     }
 }
 
-fn tell(session: &Session, stack: &StackArgs, uploaded: &Uploaded, receipt: &Receipt) {
+fn tell(session: &Session, stack: &StackArgs, receipt: &Receipt) {
     for image in &receipt.import.images {
-        say(format!("{}  {}", receipt.state, name(image)));
         say(format!("  digest  {}", image.digest));
-        say(format!(
-            "  work    {} of {} in {}",
-            work(image),
-            indicatif::HumanBytes(uploaded.size_bytes),
-            seconds(receipt.import.duration_ms)
-        ));
     }
     for left_out in &receipt.import.left_out {
         say(format!("  not in the archive, left out: {left_out}"));

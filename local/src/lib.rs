@@ -8,9 +8,12 @@ pub mod samples;
 
 mod demo;
 mod import;
+mod page;
+mod place;
 mod plan;
 mod policy;
 mod progress;
+mod retry;
 pub mod session;
 mod status;
 mod story;

@@ -1,9 +1,11 @@
 //! `gantry policy`: what a policy file means, and what the policy says of an image.
 
+mod as_json;
+
 use std::path::Path;
 
 use gantry::ecr::Repositories;
-use gantry::image::{Repository, Tag};
+use gantry::image::{Digest, Repository, Tag};
 use gantry::react::findings::{self, Scan};
 use gantry::react::policy::{Exception, Judgement, Policies, Policy, Rules, Subject, WhenInconclusive};
 use gantry::state::{Documents, ImageRecord, ImageRecords};
@@ -16,17 +18,22 @@ use crate::story::say;
 
 pub(crate) async fn run(stack: StackArgs, command: PolicyCommand) -> Result<(), CommandError> {
     match command {
-        PolicyCommand::Check { file } => {
-            check(&read(&file).await?, today());
+        PolicyCommand::Check { file, json } => {
+            let policy = read(&file).await?;
+            if json {
+                say(as_json::policy(&policy, today()).to_string());
+            } else {
+                check(&policy, today());
+            }
             Ok(())
         }
-        PolicyCommand::Explain { image, policy } => {
+        PolicyCommand::Explain { image, policy, json } => {
             let policy = match &policy {
                 Some(file) => Some(read(file).await?),
                 None => None,
             };
             let session = Session::open(&stack, Functions::Leave).await?;
-            let outcome = explain(&session, &image, policy).await;
+            let outcome = explain(&session, &image, policy, json).await;
             session.close().await;
             outcome
         }
@@ -50,6 +57,10 @@ fn check(policy: &Policy, today: Date) {
     tell(policy.everywhere());
     for (glob, rules) in policy.overrides() {
         say(format!("where the repository is {glob}:"));
+        tell(&rules);
+    }
+    for (first, second, rules) in policy.overlaps() {
+        say(format!("where it is both {first} and {second}, whose rules are taken in this order:"));
         tell(&rules);
     }
     for exception in policy.exceptions() {
@@ -84,7 +95,7 @@ fn tell(rules: &Rules) {
     }
 }
 
-async fn explain(session: &Session, image: &str, policy: Option<Policy>) -> Result<(), CommandError> {
+async fn explain(session: &Session, image: &str, policy: Option<Policy>, json: bool) -> Result<(), CommandError> {
     let nothing = || CommandError::NothingThere(format!("there is no image called {image:?}; wanted REPOSITORY:TAG"));
     let (repository, tag) = image.rsplit_once(':').ok_or_else(nothing)?;
     let (Ok(repository), Ok(tag)) = (repository.parse::<Repository>(), tag.parse::<Tag>()) else {
@@ -104,13 +115,23 @@ async fn explain(session: &Session, image: &str, policy: Option<Policy>) -> Resu
         let loaded = Policies::new(documents).peek().await;
         loaded.map_err(|error| SessionError::request("reading the policy", error))?.policy
     };
+    if json {
+        let judged = match &record {
+            Some(record) => judge_now(session, &records, record, &policy).await?,
+            None => Vec::new(),
+        };
+        say(as_json::explained(image, listed.digest, record.as_ref(), &policy, &judged).to_string());
+        return Ok(());
+    }
     say(format!("{repository}:{tag} is {}", listed.digest));
     let Some(record) = record else {
         say("nothing has looked at it yet: it is neither verified nor judged");
         return Ok(());
     };
     tell_record(&record);
-    judge_now(session, &records, &record, &policy).await
+    let judged = judge_now(session, &records, &record, &policy).await?;
+    tell_judged(&record, &policy, &judged);
+    Ok(())
 }
 
 fn tell_record(record: &ImageRecord) {
@@ -134,56 +155,87 @@ fn tell_record(record: &ImageRecord) {
     }
 }
 
+/// What the policy says now of an image, or of one of an index.
+struct Judged {
+    /// Of an index, which of its images.
+    platform: Option<String>,
+    digest: Digest,
+    /// `None` for what was never looked at.
+    judgement: Option<Judgement>,
+    /// The scanner's word for a scan that has no answer yet.
+    waiting: Option<String>,
+}
+
 /// What `policy` says of the image's findings as they are now; of an index, of each of its images.
 async fn judge_now(
     session: &Session,
     records: &ImageRecords,
     record: &ImageRecord,
     policy: &Policy,
-) -> Result<(), CommandError> {
-    let Some(facts) = &record.facts else { return Ok(()) };
+) -> Result<Vec<Judged>, CommandError> {
+    let Some(facts) = &record.facts else { return Ok(Vec::new()) };
     if facts.children.is_empty() {
-        let Some(judgement) = judgement(session, record, policy).await? else { return Ok(()) };
-        let release = if judgement.allows_release { "a release may go on" } else { "a release waits" };
-        say(format!("policy {} says now: {}; with the gate `scan`, {release}", policy.version, word(&judgement)));
-        tell_judgement(&judgement);
-        return Ok(());
+        return Ok(vec![judged(session, Some(record), None, record.digest, policy).await?]);
     }
-    say(format!("an index takes the worst verdict of its images; policy {} says now:", policy.version));
-    let mut may_go_on = true;
+    let mut all = Vec::with_capacity(facts.children.len());
     for child in &facts.children {
         let known = records.find(&record.repository, child.digest).await;
         let known = known.map_err(|error| SessionError::request("reading an image's record", error))?;
-        let judgement = match &known {
-            Some(known) => judgement(session, known, policy).await?,
-            None => None,
-        };
+        all.push(judged(session, known.as_ref(), Some(child.platform.clone()), child.digest, policy).await?);
+    }
+    Ok(all)
+}
+
+async fn judged(
+    session: &Session,
+    record: Option<&ImageRecord>,
+    platform: Option<String>,
+    digest: Digest,
+    policy: &Policy,
+) -> Result<Judged, CommandError> {
+    let facts = record.and_then(|record| Some((record, record.facts.as_ref()?)));
+    let Some((record, facts)) = facts else { return Ok(Judged { platform, digest, judgement: None, waiting: None }) };
+    let scan = findings::read(&session.ecr, &record.repository, record.digest, record.scan_ended).await;
+    let scan = scan.map_err(|error| SessionError::request("reading the findings", error))?;
+    let waiting = match &scan {
+        Scan::Waiting { status } => Some(status.clone()),
+        _ => None,
+    };
+    let subject = Subject { repository: &record.repository, labels: &facts.labels, size_bytes: facts.size_bytes };
+    Ok(Judged { platform, digest, judgement: Some(policy.judge(subject, &scan, today())), waiting })
+}
+
+fn tell_judged(record: &ImageRecord, policy: &Policy, all: &[Judged]) {
+    let is_index = record.facts.as_ref().is_some_and(|facts| !facts.children.is_empty());
+    if is_index {
+        say(format!("an index takes the worst verdict of its images; policy {} says now:", policy.version));
+    }
+    let mut may_go_on = true;
+    for Judged { platform, digest, judgement, waiting } in all {
+        if let Some(status) = waiting {
+            say(format!("the scan of {digest} has no answer yet ({status})"));
+        }
         may_go_on &= judgement.as_ref().is_some_and(|judgement| judgement.allows_release);
-        let outcome = judgement.as_ref().map_or("nothing has looked at it yet", word);
-        say(format!("{} {}: {outcome}", child.platform, child.digest));
-        if let Some(judgement) = &judgement {
+        let release = if may_go_on { "a release may go on" } else { "a release waits" };
+        match (platform, judgement) {
+            (Some(platform), _) => {
+                let outcome = judgement.as_ref().map_or("nothing has looked at it yet", word);
+                say(format!("{platform} {digest}: {outcome}"));
+            }
+            (None, Some(judgement)) => {
+                let outcome = word(judgement);
+                say(format!("policy {} says now: {outcome}; with the gate `scan`, {release}", policy.version));
+            }
+            (None, None) => {}
+        }
+        if let Some(judgement) = judgement {
             tell_judgement(judgement);
         }
     }
-    let release = if may_go_on { "may go on" } else { "waits" };
-    say(format!("with the gate `scan`, a release of the index {release}"));
-    Ok(())
-}
-
-/// What `policy` says of one image; `None` for what was never looked at.
-async fn judgement(
-    session: &Session,
-    record: &ImageRecord,
-    policy: &Policy,
-) -> Result<Option<Judgement>, CommandError> {
-    let Some(facts) = &record.facts else { return Ok(None) };
-    let scan = findings::read(&session.ecr, &record.repository, record.digest, record.scan_ended).await;
-    let scan = scan.map_err(|error| SessionError::request("reading the findings", error))?;
-    if let Scan::Waiting { status } = &scan {
-        say(format!("the scan of {} has no answer yet ({status})", record.digest));
+    if is_index {
+        let release = if may_go_on { "may go on" } else { "waits" };
+        say(format!("with the gate `scan`, a release of the index {release}"));
     }
-    let subject = Subject { repository: &record.repository, labels: &facts.labels, size_bytes: facts.size_bytes };
-    Ok(Some(policy.judge(subject, &scan, today())))
 }
 
 fn word(judgement: &Judgement) -> &'static str {

@@ -8,7 +8,11 @@ use emulator::account;
 use emulator::host::FunctionCommand;
 use emulator::stack::{Stack, StackError, StackOptions};
 
+use gantry::state::{Documents, ImageRecords};
+use gantry::uploads::{ImportQueue, Uploads};
+
 use crate::cli::StackArgs;
+use crate::place::Place;
 
 /// The source of rules, queues and function environment.
 const TEMPLATE: &str = include_str!("../../template.yaml");
@@ -18,6 +22,12 @@ const UPLOADS: &str = "Uploads";
 
 /// The pipeline's own bucket, as the template names it.
 const STATE: &str = "State";
+
+/// Import's queue, as the template names it.
+const QUEUE: &str = "ImportQueue";
+
+/// Import's queue, as it is called on this machine.
+const QUEUE_NAME: &str = "import-queue";
 
 /// The functions: as the template names them, and as this program is told to be them.
 const FUNCTIONS: [(&str, &str); 4] = [
@@ -41,6 +51,15 @@ pub(crate) enum SessionError {
     Settings {
         /// Where it listens.
         endpoint: String,
+    },
+    /// The environment does not say who asks, or where.
+    #[error(
+        "{variable} is not set, and nothing but the environment is asked; a profile's credentials get there by: \
+         eval \"$(aws configure export-credentials --format env)\""
+    )]
+    Environment {
+        /// What is missing.
+        variable: &'static str,
     },
     /// A request to the stack failed.
     #[error("{what} failed")]
@@ -75,6 +94,10 @@ pub(crate) struct Session {
     pub(crate) uploads: String,
     /// The pipeline's own bucket.
     pub(crate) state: String,
+    /// A client of its queues.
+    sqs: aws_sdk_sqs::Client,
+    /// The URL of import's queue.
+    queue: String,
     /// Its own stack, to be stopped at the end.
     own: Option<Stack>,
 }
@@ -96,12 +119,15 @@ impl Session {
                 let endpoint = stack.endpoint().to_owned();
                 let bucket = |name: &str| stack.bucket(name).map_or_else(|| name.to_ascii_lowercase(), str::to_owned);
                 let (uploads, state) = (bucket(UPLOADS), bucket(STATE));
-                Ok(Self::at(endpoint, uploads, state, Some(stack)))
+                let queue = stack.queue_url(QUEUE).unwrap_or_default();
+                Ok(Self::at(endpoint, uploads, state, queue, Some(stack)))
             }
             Err(SessionError::Start(error)) => match *error {
                 StackError::Running { endpoint } if args.parameters.is_empty() => {
                     // The names of buckets follow from the template, and both have the same one.
-                    Ok(Self::at(endpoint, UPLOADS.to_ascii_lowercase(), STATE.to_ascii_lowercase(), None))
+                    let (uploads, state) = (UPLOADS.to_ascii_lowercase(), STATE.to_ascii_lowercase());
+                    let queue = queue_at(&endpoint).await?;
+                    Ok(Self::at(endpoint, uploads, state, queue, None))
                 }
                 StackError::Running { endpoint } => Err(SessionError::Settings { endpoint }),
                 other => Err(SessionError::Start(Box::new(other))),
@@ -110,8 +136,18 @@ impl Session {
         }
     }
 
-    fn at(endpoint: String, uploads: String, state: String, own: Option<Stack>) -> Self {
-        Self { s3: s3_client(&endpoint), ecr: ecr_client(&endpoint), endpoint, uploads, state, own }
+    fn at(endpoint: String, uploads: String, state: String, queue: String, own: Option<Stack>) -> Self {
+        let (s3, ecr, sqs) = (s3_client(&endpoint), ecr_client(&endpoint), sqs_client(&endpoint));
+        Self { endpoint, s3, ecr, uploads, state, sqs, queue, own }
+    }
+
+    /// Its buckets and its queue.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            uploads: Uploads::new(self.s3.clone(), &self.uploads),
+            records: Some(ImageRecords::new(Documents::new(self.s3.clone(), &self.state))),
+            queue: Some(ImportQueue::new(self.sqs.clone(), &self.queue)),
+        }
     }
 
     /// Whether the stack outlives this command.
@@ -162,7 +198,7 @@ pub fn functions(program: &Path) -> BTreeMap<String, FunctionCommand> {
 }
 
 /// A client with the laptop's credentials. Plain HTTP: nothing leaves the machine.
-fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
+pub(crate) fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
     let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -186,6 +222,26 @@ pub fn ecr_client(endpoint: &str) -> aws_sdk_ecr::Client {
         .region(Region::new(account::REGION))
         .build();
     aws_sdk_ecr::Client::from_conf(config)
+}
+
+/// A client of the stack's queues with the laptop's credentials.
+fn sqs_client(endpoint: &str) -> aws_sdk_sqs::Client {
+    let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .credentials_provider(credentials)
+        .endpoint_url(endpoint)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .region(Region::new(account::REGION))
+        .build();
+    aws_sdk_sqs::Client::from_conf(config)
+}
+
+/// The URL of import's queue in a stack that runs.
+async fn queue_at(endpoint: &str) -> Result<String, SessionError> {
+    let answer = sqs_client(endpoint).get_queue_url().queue_name(QUEUE_NAME).send().await;
+    let answer = answer.map_err(|error| SessionError::request("asking the stack for its queue", error))?;
+    Ok(answer.queue_url().unwrap_or_default().to_owned())
 }
 
 /// How the user started this program, for the commands that are printed.

@@ -58,7 +58,7 @@ impl Named {
         Self { profile: profile.map(str::to_owned), platform: platform.map(str::to_owned), ..self }
     }
 
-    fn metadata(&self) -> HashMap<String, String> {
+    pub(crate) fn metadata(&self) -> HashMap<String, String> {
         let entries =
             [(IMAGE_METADATA, &self.image), (PROFILE_METADATA, &self.profile), (PLATFORM_METADATA, &self.platform)];
         entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()

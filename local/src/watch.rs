@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use gantry::import::PROGRESS_TARGET;
 use gantry::receipt::{Receipt, SUFFIX, State};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -50,6 +51,8 @@ pub(crate) enum Step {
 /// The functions' log lines from the moment it was opened.
 pub(crate) struct Log {
     lines: mpsc::UnboundedReceiver<String>,
+    /// When the delivery began whose receipt is known already.
+    known: Option<Timestamp>,
 }
 
 impl Log {
@@ -74,7 +77,12 @@ impl Log {
                 }
             }
         });
-        Ok(Self { lines })
+        Ok(Self { lines, known: None })
+    }
+
+    /// Does not take `receipt`, which was there before, for the answer.
+    pub(crate) fn ignoring(self, receipt: Option<&Receipt>) -> Self {
+        Self { known: receipt.map(|receipt| receipt.import.started_at), ..self }
     }
 
     /// Waits until the receipt of `upload` is final; `view` hears every step.
@@ -108,7 +116,7 @@ impl Log {
                 continue;
             }
             let Some(receipt) = receipt(session, &upload.key).await? else { continue };
-            if receipt.upload.version_id != upload.version_id {
+            if receipt.upload.version_id != upload.version_id || Some(receipt.import.started_at) == self.known {
                 continue;
             }
             if receipt.state.is_final() {
@@ -131,20 +139,29 @@ enum Line {
     Ended,
 }
 
+/// The upload's key and the step, where a line that a function printed is a progress record.
+pub(crate) fn progress(text: &str) -> Option<(String, BlobStep)> {
+    // Most lines are something else, and need not be parsed.
+    if !text.contains(PROGRESS_TARGET) {
+        return None;
+    }
+    let record: Value = serde_json::from_str(text).ok()?;
+    if record.get("target").and_then(Value::as_str) != Some(PROGRESS_TARGET) {
+        return None;
+    }
+    let key = record.pointer("/span/s3.key").and_then(Value::as_str)?.to_owned();
+    Some((key, serde_json::from_value(record).ok()?))
+}
+
 /// What a log line says about `key`, if anything.
 fn step(line: &str, key: &str) -> Option<Line> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let record: Value = serde_json::from_str(line.get("text")?.as_str()?).ok()?;
-    if record.get("type").and_then(Value::as_str) == Some("platform.report") {
-        return Some(Line::Ended);
+    let text = line.get("text")?.as_str()?;
+    if let Some((of, step)) = progress(text) {
+        return (of == key).then_some(Line::Blob(step));
     }
-    if record.pointer("/span/s3.key").and_then(Value::as_str) != Some(key) {
-        return None;
-    }
-    if record.get("target").and_then(Value::as_str) == Some(PROGRESS_TARGET) {
-        return serde_json::from_value(record).ok().map(Line::Blob);
-    }
-    None
+    let record: Value = serde_json::from_str(text).ok()?;
+    (record.get("type").and_then(Value::as_str) == Some("platform.report")).then_some(Line::Ended)
 }
 
 /// The receipt beside `key`, if there is one.

@@ -45,6 +45,8 @@ use crate::timeouts::Timeouts;
 pub use error::ImportError;
 pub use progress::TARGET as PROGRESS_TARGET;
 
+pub(crate) use tell::failed as failed_notice;
+
 use look_up::Standing;
 
 /// The metadata entry that names the commit an image was built from: `x-amz-meta-revision` on the wire.
@@ -297,6 +299,7 @@ impl Importer {
             profile: report.profile.clone(),
             settings_differ: report.settings_differ.clone(),
             told: false,
+            resent: None,
         }
     }
 

@@ -3,7 +3,8 @@
 //! The modules stand in the order in which a byte travels: an [`event`] names an [`object`]; its [`archive`] is
 //! walked by ranged reads; [`naming`] says where its images belong and [`plan`] what must be sent; [`compress`]
 //! and [`ecr`] send it; [`state`] remembers what was sent; [`import`] is the order of it all; [`react`] verifies and
-//! judges what ECR then holds, and releases it; the [`receipt`] and [`notify`] tell people.
+//! judges what ECR then holds, and releases it; the [`receipt`] and [`notify`] tell people; [`uploads`] looks after what
+//! no event brought.
 //!
 //! Nothing here knows Lambda, and only [`config`] says which variables it wants.
 
@@ -30,6 +31,8 @@ pub mod import;
 pub mod react;
 
 pub mod receipt;
+
+pub mod uploads;
 
 pub mod notify;
 

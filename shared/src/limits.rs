@@ -239,7 +239,8 @@ pub const CLAIM: Duration = Duration::from_mins(2);
 /// How long sweeps still look at an image that was not there: one that is being pushed is not there for a while.
 pub const GONE: Duration = Duration::from_hours(1);
 
-/// Deliveries of a push that ask for an image that is not there: ECR may tell of it before it lists it.
+/// Deliveries of an event that ask for what is not there: ECR may tell of a push before it lists the image, and of a
+/// scan before it gives the findings.
 pub const GONE_DELIVERIES: u32 = 3;
 
 /// Tags named in an event or a message; the rest of a thousand would not fit into one.
@@ -286,5 +287,42 @@ pub const CONDITIONAL_WRITE_ATTEMPTS: usize = 10;
 /// Bytes of one state document or receipt: the largest, a receipt of 100 images, has about 1 MiB.
 pub const DOCUMENT_BYTES: u64 = 8 * MIB;
 
+/// Images in one repository, ECR's quota: a lifecycle rule that keeps as many expires none.
+pub const IMAGES_IN_A_REPOSITORY: u32 = 100_000;
+
 /// Time between two receipts that only tell progress.
 pub const PROGRESS_RECEIPT_EVERY: Duration = Duration::from_secs(15);
+
+// --- Uploads that nothing is heard of --------------------------------------------------------------------------
+
+/// How long after an upload its event may be on its way: EventBridge takes seconds, and an import that has begun says
+/// so within a second.
+pub const UNSEEN: Duration = Duration::from_mins(10);
+
+/// The longest visibility timeout that SQS takes (SQS quotas).
+pub const VISIBILITY_LONGEST: Duration = Duration::from_hours(12);
+
+/// The longest time that SQS keeps a message (SQS quotas).
+pub const RETENTION_LONGEST: Duration = Duration::from_hours(14 * 24);
+
+/// Uploads that one run of reconcile looks at, at two requests each: 20 cents a day if every run finds as many. A
+/// million are gone through in 50 runs.
+pub const UPLOADS_A_RUN: u64 = 20_000;
+
+/// Uploads that are looked at at once.
+pub const UPLOADS_AT_ONCE: usize = 16;
+
+/// Uploads that one run sends round again, so that it does not flood the queue.
+pub const RESENT_A_RUN: usize = 100;
+
+/// Times that an upload is sent round again before it is given up.
+pub const RESENDS: u32 = 3;
+
+/// How long one delivery of an upload takes at most, as the template has it.
+pub const DELIVERY: Duration = Duration::from_mins(15);
+
+/// Messages of the failed queue that are looked at in one run: 100 requests.
+pub const FAILED_MESSAGES: usize = 1_000;
+
+/// How long messages of the failed queue are out of sight while they are looked at: several times what it takes.
+pub const FAILED_HIDDEN: Duration = Duration::from_mins(2);

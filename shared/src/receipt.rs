@@ -3,7 +3,9 @@
 //! Its first keys are `state`, `summary` and `next`; object tag, exit codes and events are derived from its state and
 //! from nothing else. [`Receipts`] is the only writer.
 
+pub mod log;
 mod tags;
+mod words;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use crate::event::ObjectCreated;
 use crate::image::{Digest, Repository, Tag};
 use crate::naming::NamedBy;
 use crate::plan::Applied;
-use crate::react::release::{Hold, ReleaseState};
+use crate::react::release::ReleaseState;
 use crate::react::{ImageRelease, Verdict, Verification};
 use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, StateError};
@@ -175,9 +177,14 @@ impl From<&UploadRecord> for UploadId {
 
 impl UploadId {
     /// Whether `other` is the same version; where a bucket keeps none, the entity tag tells, as far as it is known.
-    fn is_version(&self, other: &Self) -> bool {
+    pub fn is_version(&self, other: &Self) -> bool {
         let same_content = self.etag == other.etag || self.etag.is_none() || other.etag.is_none();
         self.version_id == other.version_id && (self.version_id.is_some() || same_content)
+    }
+
+    /// Whether the key leaves room for the receipt's.
+    pub(crate) fn has_room_for_receipt(&self) -> bool {
+        self.key.len() + SUFFIX.len() <= KEY_LONGEST
     }
 
     /// Whether `other` is another version of this key, and which came later, as far as the sequencers say
@@ -244,6 +251,18 @@ pub struct ImportSection {
     /// Whether people were told of the outcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
+    /// How often reconcile sent it round again, since nothing was heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent: Option<Resent>,
+}
+
+/// How often an upload was sent round again by reconcile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resent {
+    /// How often.
+    pub times: u32,
+    /// When last.
+    pub at: Timestamp,
 }
 
 /// Delivery `n` of at most `of`.
@@ -271,8 +290,8 @@ pub struct LayersDone {
 /// Why, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time` or
-    /// `superseded`.
+    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time`,
+    /// `lost` or `superseded`.
     pub kind: String,
     /// The whole chain of causes.
     pub text: String,
@@ -359,10 +378,12 @@ impl Receipts {
         let fresh = |known: BTreeMap<String, ImageReaction>| self.receipt(upload, import.clone(), known);
         let mut written = fresh(BTreeMap::new());
         let mut decided_before = false;
-        if fits(upload) {
+        let mut before = None;
+        if upload.has_room_for_receipt() {
             let change = |known: Option<Receipt>| {
                 written = fresh(BTreeMap::new());
                 decided_before = false;
+                before = known.as_ref().filter(|known| known.upload.is_version(upload)).map(step);
                 let Some(known) = known else { return Some(written.clone()) };
                 let replaces = match upload.order(&known.upload) {
                     // A duplicate delivery does not take back what is decided; one that failed may be tried again.
@@ -374,8 +395,12 @@ impl Receipts {
                         } else {
                             // Told of the same failure already.
                             let told = known.import.outcome == import.outcome && known.import.told;
+                            let (resent, sequencer) = (known.import.resent, known.upload.sequencer);
                             written = fresh(known.reaction);
                             written.import.told |= told;
+                            // What only an earlier writer knows.
+                            written.import.resent = resent;
+                            written.upload.sequencer = written.upload.sequencer.take().or(sequencer);
                         }
                         !decided_before
                     }
@@ -392,9 +417,44 @@ impl Receipts {
         }
         // The tags are this version's own, also when the receipt is a later version's.
         if !decided_before {
+            if before != Some(step(&written)) {
+                log::step(&written);
+            }
             self.tag(&written).await;
         }
         Ok(written)
+    }
+
+    /// Writes import's section of an upload that nothing was heard of, if that is so still: there is no receipt of its
+    /// version, or it is importing and was last written at `seen`. Gives whether it was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub(crate) async fn claim(
+        &self,
+        upload: &UploadId,
+        seen: Option<Timestamp>,
+        import: &ImportSection,
+    ) -> Result<bool, StateError> {
+        let change = |known: Option<Receipt>| {
+            let known = known.filter(|known| known.upload.is_version(upload));
+            let is_silent = match (&known, seen) {
+                (None, None) => true,
+                (Some(known), Some(seen)) => known.state == State::Importing && known.import.updated_at == seen,
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+            let (upload, reaction) = match known {
+                Some(known) => (known.upload, known.reaction),
+                None => (upload.clone(), BTreeMap::new()),
+            };
+            is_silent.then(|| self.receipt(&upload, import.clone(), reaction))
+        };
+        let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
+        if let Some(receipt) = &written {
+            self.tag(receipt).await;
+        }
+        Ok(written.is_some())
     }
 
     /// Notes that people were told of the upload's failure.
@@ -403,7 +463,7 @@ impl Receipts {
     ///
     /// [`StateError`]
     pub async fn told(&self, upload: &UploadId) -> Result<(), StateError> {
-        if !fits(upload) {
+        if !upload.has_room_for_receipt() {
             return Ok(());
         }
         let change = |known: Option<Receipt>| {
@@ -426,7 +486,7 @@ impl Receipts {
         digest: Digest,
         reaction: &ImageReaction,
     ) -> Result<(), StateError> {
-        if !fits(upload) {
+        if !upload.has_room_for_receipt() {
             return Ok(());
         }
         let mut before = None;
@@ -445,6 +505,7 @@ impl Receipts {
         };
         let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
         if let Some(receipt) = written.filter(|receipt| Some(receipt.state) != before) {
+            log::step(&receipt);
             self.tag(&receipt).await;
         }
         Ok(())
@@ -461,7 +522,7 @@ impl Receipts {
 
     fn receipt(&self, upload: &UploadId, import: ImportSection, reaction: BTreeMap<String, ImageReaction>) -> Receipt {
         let state = state_of(&import, &reaction);
-        let (summary, next) = in_words(state, upload, &import, &reaction);
+        let (summary, next) = words::in_words(state, upload, &import, &reaction);
         Receipt {
             state,
             summary,
@@ -478,13 +539,13 @@ impl Receipts {
 
 const WANTED: &str = "a receipt";
 
-fn key(upload: &UploadId) -> String {
-    format!("{}{SUFFIX}", upload.key)
+/// What makes two writings of one receipt two steps: a receipt that only tells progress is none.
+fn step(receipt: &Receipt) -> (State, u32) {
+    (receipt.state, receipt.import.attempt.n)
 }
 
-/// Whether the key leaves room for the receipt's.
-fn fits(upload: &UploadId) -> bool {
-    upload.key.len() + SUFFIX.len() <= KEY_LONGEST
+fn key(upload: &UploadId) -> String {
+    format!("{}{SUFFIX}", upload.key)
 }
 
 /// What the sections come to: the worst of the images, once they are in ECR.
@@ -504,65 +565,6 @@ fn state_of(import: &ImportSection, reaction: &BTreeMap<String, ImageReaction>) 
                 Some(ReleaseState::Waiting) | None => State::Imported,
             }
         }
-    }
-}
-
-/// The receipt's `summary` and `next`.
-fn in_words(
-    state: State,
-    upload: &UploadId,
-    import: &ImportSection,
-    reaction: &BTreeMap<String, ImageReaction>,
-) -> (String, String) {
-    let wait = || format!("docs/gantry-wait s3://{}/{}", upload.bucket, upload.key);
-    let reason = || import.reason.as_ref();
-    let text = || reason().map(|reason| reason.text.clone()).unwrap_or_default();
-    let fix = || reason().map(|reason| reason.fix.clone()).unwrap_or_default();
-    let names = import.images.iter().map(name).collect::<Vec<_>>().join(", ");
-    let pull = || import.images.first().map(|image| format!("docker pull {}", image.uri)).unwrap_or_default();
-    match state {
-        State::Importing => {
-            let Attempt { n, of } = import.attempt;
-            match reason() {
-                Some(reason) => {
-                    (format!("delivery {n} of {of} failed, and it is tried again: {}", reason.text), reason.fix.clone())
-                }
-                None => (format!("delivery {n} of {of} is importing it"), wait()),
-            }
-        }
-        State::Imported => (format!("{names} is in ECR; verification or verdict is outstanding"), wait()),
-        State::Released => (format!("{names} is in ECR and verified: {}", work(import)), pull()),
-        State::Held => {
-            let held = import.images.iter().find_map(|image| {
-                let known = reaction.get(&reaction_key(&image.repository, image.digest))?;
-                Some((name(image), known.release.held.as_ref()?))
-            });
-            let (image, Hold { text, fix, .. }) = match held {
-                Some((image, reason)) => (image, reason.clone()),
-                None => (names, Hold::unknown()),
-            };
-            (format!("{image} is in ECR and must not be used: {text}"), fix.replace('\n', " "))
-        }
-        State::Failed => (format!("nothing was tagged: {}", text()), fix()),
-        State::Superseded => (format!("nothing was moved: {}", text()), wait()),
-    }
-}
-
-fn name(image: &ImageReceipt) -> String {
-    let tags: Vec<&str> = image.tags.iter().map(Tag::as_str).collect();
-    format!("{}:{}", image.repository, tags.join(","))
-}
-
-/// What was done, in a few words.
-fn work(import: &ImportSection) -> String {
-    let blobs = || import.images.iter().flat_map(|image| &image.blobs);
-    let of = |how: How| blobs().filter(move |blob| blob.how == how);
-    let sent_bytes: u64 = of(How::Sent).map(|blob| blob.size_bytes).sum();
-    let (sent, kept) = (of(How::Sent).count(), of(How::Reused).count() + of(How::Mounted).count());
-    if sent == 0 {
-        "nothing had to be sent".to_owned()
-    } else {
-        format!("{sent} blobs ({sent_bytes} bytes) sent, {kept} reused")
     }
 }
 
@@ -615,6 +617,7 @@ mod tests {
             profile: None,
             settings_differ: vec![],
             told: false,
+            resent: None,
         };
         let config =
             aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12()).build();

@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic, as tests do")]
 
+mod account;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use clap::CommandFactory as _;
 use local::samples::{Image, docker_archive, layer, oci_archive};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,7 +75,7 @@ fn import_status_and_plan_say_what_is_and_end_with_the_right_code() {
         folder,
         &["import", "my-app.tar"],
         0,
-        &["released  team/my-app:1.4.2", "digest  sha256:", " up"],
+        &["released  team/my-app:1.4.2", "import  ", "verify  read back whole", "release ", "digest  sha256:", " up"],
         &["1 of 2", "sent"],
     );
     check(folder, &["import", "my-app.tar", "--as", "team/other:2"], 0, &["released  team/other:2"], &[]);
@@ -109,8 +112,21 @@ fn import_status_and_plan_say_what_is_and_end_with_the_right_code() {
         &[],
     );
     check(folder, &["status", "no/such:1"], 1, &[], &["there is no upload and no image called \"no/such:1\""]);
-    let receipt = check(folder, &["status", "my-app.tar", "--json"], 0, &[], &[]);
-    assert_eq!(serde_json::from_str::<Value>(&receipt).unwrap()["state"], "released");
+    let story = check(folder, &["status", "my-app.tar", "--json"], 0, &[], &[]);
+    let story = serde_json::from_str::<Value>(&story).unwrap();
+    assert_eq!((&story["state"], &story["receipt"]["state"]), (&"released".into(), &"released".into()));
+
+    // Once more, with what it is now.
+    check(
+        folder,
+        &["retry", "cut.tar"],
+        1,
+        &["goes round again"],
+        &["failed: nothing was tagged: the archive is cut off", "what to do: "],
+    );
+    check(folder, &["retry", "my-app.tar"], 1, &[], &["it is released already"]);
+    check(folder, &["retry", "gone.tar"], 1, &[], &["there is no upload called \"gone.tar\""]);
+    check(folder, &["retry"], 2, &[], &["Usage:"]);
 
     check(folder, &["plan", "my-app.tar"], 0, &["team/my-app:1.4.2 (named by the archive)", "compress and send"], &[]);
     check(folder, &["plan", "cut.tar"], 1, &[], &["would be refused: the archive is cut off"]);
@@ -148,6 +164,10 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
         &[],
         &["wrong.toml is no policy: line 2: unknown variant `hgih`, expected one of `none`"],
     );
+    let json = |text: String| serde_json::from_str::<Value>(&text).unwrap();
+    let meaning = json(check(folder, &["policy", "check", "policy.toml", "--json"], 0, &[], &[]));
+    assert_eq!(meaning["everywhere"]["required_labels"], serde_json::json!(["team"]));
+    assert_eq!(meaning["exceptions"][0]["owner"], "ann");
     check(folder, &["policy", "check", "gone.toml"], 1, &[], &["cannot read gone.toml"]);
     check(folder, &["policy"], 2, &[], &["Usage:"]);
 
@@ -176,6 +196,9 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
         ],
         &[],
     );
+    let explained = json(check(folder, &["policy", "explain", "team/app:1", "--json"], 0, &[], &[]));
+    assert_eq!(explained["verdict"]["outcome"], "fail");
+    assert_eq!(explained["now"][0]["judgement"]["allows_release"], false);
     check(folder, &["import", "multi.tar", "--as", "team/multi:1", "--set", "ReleaseGate=scan"], 1, &[], &["held: "]);
     check(
         folder,
@@ -187,6 +210,50 @@ fn policy_says_what_a_file_means_and_what_it_would_do() {
     check(folder, &["policy", "explain", "team/app:2"], 1, &[], &["there is no image called \"team/app:2\""]);
     check(folder, &["policy", "explain", "nonsense"], 1, &[], &["wanted REPOSITORY:TAG"]);
     check(folder, &["status", "team/app:1"], 0, &["verdict   fail by policy default: critical CVE-2026-0002"], &[]);
+}
+
+#[test]
+fn help_names_every_command_and_shells_complete_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = check(folder.path(), &["help"], 0, &["Begin here:", "Examples:", "Exit codes:"], &[]);
+    let commands = local::cli::Cli::command();
+    for command in commands.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let named = help.lines().any(|line| line.starts_with(&format!("  {} ", command.get_name())));
+        assert!(named, "help does not name {}", command.get_name());
+        check(folder.path(), &["help", command.get_name()], 0, &["Usage: "], &[]);
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = check(folder.path(), &["completions", shell], 0, &["gantry", "retry", "page-port"], &[]);
+        std::fs::write(folder.path().join("completions"), script).unwrap();
+        if has(shell) {
+            let read = Command::new(shell).arg("-n").arg(folder.path().join("completions")).output().unwrap();
+            assert!(read.status.success(), "{shell}: {}", text(&read.stderr));
+        }
+    }
+    check(folder.path(), &["completions", "cmd"], 2, &[], &["possible values"]);
+}
+
+#[test]
+fn programs_get_json_and_tickets_get_a_page() {
+    let folder = folder();
+    let folder = folder.path();
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let receipt = check(folder, &["import", "my-app.tar", "--as", "team/app:1", "--json"], 0, &[], &[]);
+    assert_eq!(json(&receipt)["state"], "released");
+    let receipt = check(folder, &["import", "cut.tar", "--json"], 1, &[], &["the archive is cut off"]);
+    assert_eq!(json(&receipt)["state"], "failed");
+    let receipts = check(folder, &["demo", "--json"], 0, &[], &[]);
+    let states: Vec<Value> = receipts.lines().map(|line| json(line)["state"].clone()).collect();
+    assert_eq!(states, ["released", "released", "released", "held"]);
+
+    check(folder, &["status", "cut.tar", "--html", "story.html"], 0, &["story.html is the page of cut.tar"], &[]);
+    let page = std::fs::read_to_string(folder.join("story.html")).unwrap();
+    for words in ["What to do: ", "the archive is cut off", "Content-Security-Policy", "Import Failed"] {
+        assert!(page.contains(words), "no {words:?} in the page");
+    }
+    check(folder, &["status", "gone.tar", "--html", "story.html"], 1, &[], &["there is no upload \"gone.tar\""]);
+    check(folder, &["status", "cut.tar", "--html", "no/such/folder.html"], 1, &[], &["cannot write no/such"]);
+    check(folder, &["status", "--html", "story.html"], 2, &[], &["Usage:"]);
 }
 
 /// A running `gantry up` in `folder`.
@@ -218,6 +285,12 @@ impl Up {
         exports.flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
+    /// Where it listens.
+    fn endpoint(&self) -> String {
+        let named = self.lines.iter().find_map(|line| line.strip_prefix("export AWS_ENDPOINT_URL="));
+        named.unwrap().to_owned()
+    }
+
     /// Ends it as Ctrl-C does.
     fn interrupt(mut self) -> String {
         let interrupted = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
@@ -245,6 +318,7 @@ fn every_line_that_up_prints_works_where_its_program_is_there() {
         .unwrap();
     let up = Up::start(folder.path(), &[]);
     let exports = up.exports();
+    assert!(up.lines[0].starts_with("# the page of this stack: http://127.0.0.1:"), "{:?}", up.lines);
     let docker = has("docker") && shell(folder.path(), "docker info").status.success();
     let mut ran = 0;
     for line in up.lines.iter().filter(|line| !line.starts_with('#') && !line.starts_with("export")) {

@@ -1,215 +1,36 @@
 """Deploys the real template, with the real functions, on an AWS that is not ours, and uses it.
 
-    python3 tests/deployed/deploy.py FOLDER_OF_BINARIES
+    python3 tests/deployed/deploy.py FOLDER_OF_BINARIES [--stack NAME] [--set PARAMETER=VALUE]... [--own-key] [--previous FOLDER]
 
+`--own-key` makes a KMS key and gives it as Encryption; `--previous` deploys another release first, whose template.yaml
+and binaries are in that folder (previous.py makes one).
 Needs ministack, aws-sam-translator, boto3 and awscli beside the interpreter. IAM is enforced for everything but the
 registry's HTTP API. Ends only what it started.
 """
 
-import hashlib
-import io
+import argparse
 import json
 import os
 import re
 import shlex
 import signal
-import socket
-import subprocess
 import sys
-import tarfile
 import tempfile
-import time
-import urllib.request
-import zipfile
 from pathlib import Path
 
-import boto3
-
-ROOT = Path(__file__).resolve().parents[2]
-BINARIES = {"ImportFunction": "import", "OnPushFunction": "on-push", "OnScanFunction": "on-scan", "ReconcileFunction": "reconcile"}
-BEGIN = time.monotonic()
+import pages
+from stack import ROOT, Aws, Stack, check, refused, say, tarball
 
 
-def say(text):
-    print(f"{time.monotonic() - BEGIN:6.1f} s  {text}", flush=True)
-
-
-class Aws:
-    """A running ministack in a folder of its own, and clients of it."""
-
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.folder, self.endpoint = folder, f"http://127.0.0.1:{port}"
-        self.environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "eu-central-1",
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_PAGER": "",
-        }
-        settings = {
-            "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
-            "MINISTACK_REGION": "eu-central-1", "FINDINGS_FILE": str(folder / "findings.json"),
-            # Its registry is not where its GetAuthorizationToken says. It hands its environment to the functions.
-            "GANTRY_REGISTRY_ENDPOINT": self.endpoint,
-        }
-        self.log = open(folder / "ministack.log", "wb")
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("aws.py"))], cwd=folder, env=self.environment | settings,
-            stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
-        self.wait_for("ministack answers", self.answers, 60)
-
-    def answers(self):
-        if self.process.poll() is not None:
-            raise SystemExit((self.folder / "ministack.log").read_text()[-4000:])
-        try:
-            return urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=2).status == 200
-        except OSError:
-            return False
-
-    def client(self, service, **credentials):
-        credentials = credentials or {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        return boto3.client(service, endpoint_url=self.endpoint, region_name="eu-central-1", **credentials)
-
-    def run(self, command, **more):
-        """Runs a command of the shell, as a person would; its output."""
-        done = subprocess.run(["sh", "-euc", command], env=self.environment, cwd=self.folder, text=True, capture_output=True, **more)
-        if done.returncode:
-            raise SystemExit(f"{command}\n{done.stdout}{done.stderr}")
-        return done.stdout
-
-    def wait_for(self, what, check, seconds=30):
-        end = time.monotonic() + seconds
-        while not (found := check()):
-            if time.monotonic() > end:
-                raise SystemExit(f"not in {seconds} s: {what}")
-            time.sleep(0.1)
-        return found
-
-    def functions_said(self):
-        """The log lines of all functions, but those at info."""
-        logs, said = self.client("logs"), []
-        for group in logs.describe_log_groups()["logGroups"]:
-            events = logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
-            said += [event["message"] for event in events if '"INFO"' not in event["message"]]
-        return "\n".join(said)
-
-    def stop(self):
-        # Its own group: the functions are its children.
-        os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.log.close()
-
-
-def tarball(seed, repository):
-    """What `docker save` writes: one image of one layer, told apart by `seed`; and its layer's digest."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as archive:
-        content = (f"{seed}\n" * 100_000).encode()
-        entry = tarfile.TarInfo("app")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    layer = layer.getvalue()
-    diff_id = "sha256:" + hashlib.sha256(layer).hexdigest()
-    config = json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created_by": "test"}],
-    }).encode()
-    name = hashlib.sha256(config).hexdigest()
-    manifest = json.dumps([{"Config": f"{name}.json", "RepoTags": [f"{repository}:built"], "Layers": ["layer.tar"]}]).encode()
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
-        for path, content in [("layer.tar", layer), (f"{name}.json", config), ("manifest.json", manifest)]:
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return whole.getvalue(), "sha256:" + name
-
-
-class Stack:
-    """The template, deployed under a name."""
-
-    def __init__(self, aws, name, binaries):
-        self.aws, self.name = aws, name
-        self.cloudformation = aws.client("cloudformation")
-        self.s3, self.iam, self.ecr = aws.client("s3"), aws.client("iam"), aws.client("ecr")
-        self.outputs = {}
-        template = (ROOT / "template.yaml").read_text()
-        self.s3.create_bucket(Bucket="code", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-        for function, binary in BINARIES.items():
-            package = io.BytesIO()
-            with zipfile.ZipFile(package, "w", zipfile.ZIP_STORED) as archive:
-                archive.write(binaries / binary, "bootstrap")
-            self.s3.put_object(Bucket="code", Key=f"{binary}.zip", Body=package.getvalue())
-            # What `sam package` does: the folder becomes an object.
-            before, after = template.split(f"  {function}:\n", 1)
-            template = f"{before}  {function}:\n" + after.replace("CodeUri: .", f"CodeUri: s3://code/{binary}.zip", 1)
-        self.s3.put_object(Bucket="code", Key="template.yaml", Body=template.encode())
-
-    def deploy(self, create=True, **parameters):
-        call = self.cloudformation.create_stack if create else self.cloudformation.update_stack
-        call(
-            StackName=self.name, TemplateURL=f"{self.aws.endpoint}/code/template.yaml", Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()])
-        wanted = "CREATE_COMPLETE" if create else "UPDATE_COMPLETE"
-        stack = self.aws.wait_for("the stack is done", self.done, 60)
-        if stack["StackStatus"] != wanted:
-            events = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
-            reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason')}" for event in events if "FAILED" in event["ResourceStatus"]]
-            raise SystemExit("\n".join([stack["StackStatus"], *reasons]))
-        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-
-    def done(self):
-        stack = self.cloudformation.describe_stacks(StackName=self.name)["Stacks"][0]
-        return None if stack["StackStatus"].endswith("IN_PROGRESS") else stack
-
-    def physical(self, logical):
-        resource = self.cloudformation.describe_stack_resource(StackName=self.name, LogicalResourceId=logical)
-        return resource["StackResourceDetail"]["PhysicalResourceId"]
-
-    def receipt(self, key):
-        try:
-            return json.load(self.s3.get_object(Bucket=self.outputs["UploadBucket"], Key=f"{key}.receipt.json")["Body"])
-        except self.s3.exceptions.NoSuchKey:
-            return None
-
-    def upload(self, key, body):
-        """As the output of the stack says; the receipt, and how gantry-wait ended."""
-        (self.aws.folder / "my-app.tar").write_bytes(body)
-        command = self.outputs["Upload"].replace("team/my-app/1.4.2.tar", key)
-        command = command.replace("gantry-wait", str(ROOT / "docs" / "gantry-wait")) + " 30"
-        done = subprocess.run(["sh", "-c", command], env=self.aws.environment, cwd=self.aws.folder, text=True, capture_output=True)
-        # Its events name no version, so neither do receipts, and gantry-wait prints only the state.
-        if done.returncode not in (0, 1):
-            raise SystemExit(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}\n{self.receipt(key)}")
-        return self.receipt(key), done.returncode
-
-    def tags(self, key):
-        found = self.s3.get_object_tagging(Bucket=self.outputs["UploadBucket"], Key=key)["TagSet"]
-        return {tag["Key"]: tag["Value"] for tag in found}
-
-
-def check(what, found, wanted):
-    if found != wanted:
-        raise SystemExit(f"{what}: found {found!r}, wanted {wanted!r}")
-    say(f"ok    {what}")
-
-
-def refused(what, call):
-    """A call that has to end in AccessDenied."""
+def refused_by_rule(stack, usual):
+    """Parameters that contradict each other change nothing."""
+    def contradiction():
+        stack.deploy(create=False, **usual, TagMutability="immutable")
     try:
-        call()
-    except Exception as error:  # botocore makes its classes as it goes
-        code = getattr(error, "response", {}).get("Error", {}).get("Code", str(error))
-        return check(what, code in ("AccessDenied", "AccessDeniedException"), True)
-    raise SystemExit(f"{what}: it was allowed")
+        contradiction()
+    except (SystemExit, stack.cloudformation.exceptions.ClientError) as error:
+        return check("floating tags that cannot move are not deployed", "immutable-except" in str(error), True)
+    raise SystemExit("TagMutability=immutable was deployed with floating tags")
 
 
 def blocks(page, heading):
@@ -241,14 +62,71 @@ def left(aws):
     return {kind: sorted(names) for kind, names in found.items() if names}
 
 
-def scenario(aws, binaries):
+def table(page, name):
+    """The rules and names of a table of Rust: `("Rule", &["name", …])`."""
+    text = (ROOT / page).read_text()
+    text = text[text.index(f"const {name}"):]
+    found = re.findall(r'\(\s*"(\w+)",\s*&\[(.*?)\],?\s*\)', text[:text.index("\n];")], re.S)
+    return {rule: sorted(re.findall(r'"([^"]+)"', names)) for rule, names in found}
+
+
+def patterns(stack, prefix):
+    """Another engine's answers about each rule and each sample that comes over the bus."""
+    events, found = stack.aws.client("events"), {}
+    samples = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "events" / "in").glob("*.json"))}
+    samples = {name: sample for name, sample in samples.items() if "source" in sample}
+    wanted = table("tests/template/delivery.rs", "SAMPLES")
+    # The samples are of other names than the deployed ones.
+    account = stack.aws.client("sts").get_caller_identity()["Account"]
+    names = {stack.outputs["UploadBucket"]: "uploads", stack.outputs["StateBucket"]: "state", f":eu-central-1:{account}:": ":us-east-1:123456789012:"}
+    names |= {f'"{stack.name}"': '"gantry"'} | ({prefix: "team/"} if prefix else {})
+    for rule in wanted:
+        pattern = events.describe_rule(Name=stack.physical(rule).rpartition("/")[2])["EventPattern"]
+        pattern = json.dumps(json.loads(pattern))
+        for deployed, sampled in names.items():
+            pattern = pattern.replace(deployed, sampled)
+        matches = [name for name, sample in samples.items() if events.test_event_pattern(EventPattern=pattern, Event=json.dumps(sample))["Result"]]
+        found[rule] = sorted(matches)
+    check(f"each rule takes its own of {len(samples)} samples and no other", found, wanted)
+
+
+def upgrade(stack, previous, parameters):
+    """The previous release, an upload, and this one over it."""
+    stack.package(previous / "template.yaml", previous)
+    known = re.findall(r"(?m)^  (\w+):$", (previous / "template.yaml").read_text())
+    stack.deploy(**{name: value for name, value in parameters.items() if name in known})
+    body, _ = tarball(7, "kept")
+    receipt, code = stack.upload("team/kept/1.0.0.tar", body)
+    check("the previous release imports", (receipt["state"], code), ("released", 0))
+    was = stack.outputs["UploadBucket"], receipt["import"]["images"][0]["digest"]
+    return body, was
+
+
+def scenario(aws, binaries, arguments):
     machine = "arm64" if os.uname().machine in ("aarch64", "arm64") else "x86_64"
     before = left(aws)
-    stack = Stack(aws, "images", binaries)
+    stack = Stack(aws, arguments.stack)
     before["buckets"] = ["code"]
-    usual = {"Architecture": machine, "UploadFolder": "crew"}
-    stack.deploy(**usual)
-    say(f"ok    deployed, {len(stack.cloudformation.describe_stack_resources(StackName='images')['StackResources'])} resources")
+    usual = {"Architecture": machine, "UploadFolder": "crew"} | dict(one.split("=", 1) for one in arguments.set)
+    prefix, folder = usual.get("RepositoryPrefix", ""), usual["UploadFolder"]
+    if arguments.own_key:
+        usual["Encryption"] = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    repositories = [f"{prefix}{name}" for name in (f"{folder}/app", "team/holes", "team/my-app", "team/new")]
+    if arguments.previous:
+        body, was = upgrade(stack, arguments.previous, usual)
+        repositories.append(f"{prefix}team/kept")
+    stack.package(ROOT / "template.yaml", binaries)
+    stack.deploy(create=not arguments.previous, **usual)
+    say(f"ok    deployed, {len(stack.cloudformation.describe_stack_resources(StackName=stack.name)['StackResources'])} resources")
+    if arguments.previous:
+        receipt, code = stack.upload("team/kept/1.0.0.tar", body)
+        [image] = receipt["import"]["images"]
+        check("upgraded, the same tarball sends nothing", (receipt["state"], code, image["unchanged"]), ("released", 0, True))
+        check("upgraded, bucket and image are the same", (stack.outputs["UploadBucket"], image["digest"]), was)
+        receipt, code = stack.upload("team/kept/1.1.0.tar", tarball(8, "kept")[0])
+        check("upgraded, another tarball is released", (receipt["state"], code), ("released", 0))
+    refused_by_rule(stack, usual)
+    patterns(stack, prefix)
     uploads, state = stack.outputs["UploadBucket"], stack.outputs["StateBucket"]
     sqs, sns = aws.client("sqs"), aws.client("sns")
     listener = sqs.create_queue(QueueName="listener")["QueueUrl"]
@@ -269,12 +147,18 @@ def scenario(aws, binaries):
     tags = stack.tags("team/my-app/1.4.2.tar")
     check("its object says so", tags, {"gantry": "released", "gantry-digest": image["digest"]})
     check("the image's ID is the tarball's", image["image_id"], image_id)
-    found = stack.ecr.describe_images(repositoryName="team/my-app", imageIds=[{"imageDigest": image["digest"]}])["imageDetails"][0]
+    found = stack.ecr.describe_images(repositoryName=f"{prefix}team/my-app", imageIds=[{"imageDigest": image["digest"]}])["imageDetails"][0]
     # It knows no exclusions from immutability, so latest stays where it is not.
     check("ECR has it under its tag", found["imageTags"], ["1.4.2"])
-    repository = stack.ecr.describe_repositories(repositoryNames=["team/my-app"])["repositories"][0]
+    repository = stack.ecr.describe_repositories(repositoryNames=[f"{prefix}team/my-app"])["repositories"][0]
     mark = stack.ecr.list_tags_for_resource(resourceArn=repository["repositoryArn"])["tags"]
-    check("the repository is the stack's", {tag["Key"]: tag["Value"] for tag in mark}["gantry:stack"], "images")
+    check("the repository is the stack's", {tag["Key"]: tag["Value"] for tag in mark}["gantry:stack"], stack.name)
+    wanted = {"encryptionType": "KMS", "kmsKey": usual["Encryption"]} if arguments.own_key else {"encryptionType": "AES256"}
+    check("it is encrypted as the parameter says", repository["encryptionConfiguration"], wanted)
+    rules = json.loads(stack.ecr.get_lifecycle_policy(repositoryName=f"{prefix}team/my-app")["lifecyclePolicyText"])["rules"]
+    kept = [rule["selection"]["countNumber"] for rule in rules if rule["selection"].get("tagPatternList") == ["*"]]
+    keep = usual.get("KeepReleases", "all")
+    check("releases expire only if the parameter says so", kept, [] if keep == "all" else [int(keep)])
     told = set()
 
     def heard():
@@ -291,7 +175,7 @@ def scenario(aws, binaries):
     def counted():
         group = stack.physical("ImportLogs")
         lines = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"] if '"_aws"' in event["message"]]
-        return [line for line in map(json.loads, lines) if line["Imports"] == 1 and line["stack"] == "images"]
+        return [line for line in map(json.loads, lines) if line["Imports"] == 1 and line["stack"] == stack.name]
 
     aws.wait_for("the log has its line of metrics", counted)
     say("ok    the log has its line of metrics")
@@ -309,20 +193,20 @@ def scenario(aws, binaries):
     uploader = user("uploader", [stack.outputs["UploaderPolicyArn"]])
     judge = user("judge", [stack.outputs["PolicyAdministratorPolicyArn"]])
     chief = user("chief", ["arn:aws:iam::aws:policy/AdministratorAccess"])
-    uploader.put_object(Bucket=uploads, Key="crew/app/1.0.0.tar", Body=tarball(2, "app")[0])
-    aws.wait_for("an uploader's image is released", lambda: (stack.receipt("crew/app/1.0.0.tar") or {}).get("state") == "released")
-    check("an uploader reads the receipt", json.load(uploader.get_object(Bucket=uploads, Key="crew/app/1.0.0.tar.receipt.json")["Body"])["state"], "released")
+    uploader.put_object(Bucket=uploads, Key=f"{folder}/app/1.0.0.tar", Body=tarball(2, "app")[0])
+    aws.wait_for("an uploader's image is released", lambda: (stack.receipt(f"{folder}/app/1.0.0.tar") or {}).get("state") == "released")
+    check("an uploader reads the receipt", json.load(uploader.get_object(Bucket=uploads, Key=f"{folder}/app/1.0.0.tar.receipt.json")["Body"])["state"], "released")
     refused("an uploader writes in no other folder", lambda: uploader.put_object(Bucket=uploads, Key="team/app/1.tar", Body=b""))
-    refused("an uploader writes no receipt", lambda: uploader.put_object(Bucket=uploads, Key="crew/app/1.0.0.tar.receipt.json", Body=b"{}"))
-    refused("a judge uploads nothing", lambda: judge.put_object(Bucket=uploads, Key="crew/app/1.tar", Body=b""))
+    refused("an uploader writes no receipt", lambda: uploader.put_object(Bucket=uploads, Key=f"{folder}/app/1.0.0.tar.receipt.json", Body=b"{}"))
+    refused("a judge uploads nothing", lambda: judge.put_object(Bucket=uploads, Key=f"{folder}/app/1.tar", Body=b""))
     refused("a judge writes no record", lambda: judge.put_object(Bucket=state, Key="images/x.json", Body=b"{}"))
-    refused("not even an administrator writes a receipt", lambda: chief.put_object(Bucket=uploads, Key="crew/app/1.0.0.tar.receipt.json", Body=b"{}"))
+    refused("not even an administrator writes a receipt", lambda: chief.put_object(Bucket=uploads, Key=f"{folder}/app/1.0.0.tar.receipt.json", Body=b"{}"))
     refused("not even an administrator writes a record", lambda: chief.put_object(Bucket=state, Key="images/x.json", Body=b"{}"))
 
     # Another setting, over what is there: releases wait for the scan.
     stack.deploy(create=False, **usual, ReleaseGate="scan")
     judge.put_object(Bucket=state, Key="policy.toml", Body=b'max_severity = "low"\n')
-    (aws.folder / "findings.json").write_text(json.dumps({"team/holes": ["HIGH"]}))
+    (aws.folder / "findings.json").write_text(json.dumps({f"{prefix}team/holes": ["HIGH"]}))
     receipt, code = stack.upload("team/holes/1.0.0.tar", tarball(3, "holes")[0])
     check("after an update, what the policy forbids is held", (receipt["state"], code), ("held", 1))
     receipt, code = stack.upload("team/my-app/1.5.0.tar", tarball(4, "my-app")[0])
@@ -347,6 +231,24 @@ def scenario(aws, binaries):
     aws.wait_for("given back, the import goes on by itself", lambda: stack.receipt("team/new/1.0.0.tar")["state"] == "released", 60)
     say("ok    given back, the import goes on by itself")
 
+    # What the pages show, as it stands there.
+    (aws.folder / "my-app.tar").write_bytes(tarball(1, "my-app")[0])
+    adopted = stack.ecr.create_repository(repositoryName=f"{prefix}team/adopted")["repository"]
+    repositories.append(adopted["repositoryName"])
+    shown = {
+        "STACK": stack.name, "UPLOADS": uploads, "STATE": state, "TOPIC": stack.outputs["Topic"], "ACCOUNT": adopted["registryId"],
+        "REPOSITORY": adopted["repositoryName"], "REPOSITORY_ARN": adopted["repositoryArn"],
+    }
+    stack.s3.delete_object(Bucket=state, Key="policy.toml")
+    say(f"ok    {pages.run(aws, shown)} blocks of the documentation run as they stand, the others are listed with a reason")
+    check("the adopted repository takes uploads", stack.upload("team/adopted/1.0.0.tar", tarball(10, "adopted")[0])[1], 0)
+    events = aws.client("events")
+    events.remove_targets(Rule="deploy-my-app", Ids=["deploy"])
+    events.delete_rule(Name="deploy-my-app")
+    for one in sns.list_subscriptions_by_topic(TopicArn=stack.outputs["Topic"])["Subscriptions"]:
+        if one["Protocol"] == "email":
+            sns.unsubscribe(SubscriptionArn=one["SubscriptionArn"])
+
     # As docs/install.md has it.
     sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
     sqs.delete_queue(QueueUrl=listener)
@@ -354,16 +256,16 @@ def scenario(aws, binaries):
         for attached in stack.iam.list_attached_user_policies(UserName=name)["AttachedPolicies"]:
             stack.iam.detach_user_policy(UserName=name, PolicyArn=attached["PolicyArn"])
     uninstall, remove_the_rest = blocks("install.md", "Uninstall")
-    names = {"STACK": "images", "UPLOADS": uploads, "STATE": state}
+    names = {"STACK": stack.name, "UPLOADS": uploads, "STATE": state}
     prelude = "".join(f"{key}={shlex.quote(value)}\n" for key, value in names.items())
     aws.run(prelude + uninstall)
     after = left(aws)
-    expected = dict(before, buckets=sorted(["code", uploads, state]), repositories=["crew/app", "team/holes", "team/my-app", "team/new"])
+    expected = dict(before, buckets=sorted(["code", uploads, state]), repositories=sorted(repositories))
     check("uninstalled, only buckets and repositories are left", after, expected)
     stack.deploy(**usual)
     receipt, code = stack.upload("team/again/1.0.0.tar", tarball(6, "again")[0])
     check("the same name deploys again and works", (receipt["state"], code), ("released", 0))
-    again = {"STACK": "images", "UPLOADS": stack.outputs["UploadBucket"], "STATE": stack.outputs["StateBucket"]}
+    again = {"STACK": stack.name, "UPLOADS": stack.outputs["UploadBucket"], "STATE": stack.outputs["StateBucket"]}
     aws.run("".join(f"{key}={shlex.quote(value)}\n" for key, value in again.items()) + uninstall)
     for each in (again, names):
         aws.run("".join(f"{key}={shlex.quote(value)}\n" for key, value in each.items()) + remove_the_rest)
@@ -371,13 +273,20 @@ def scenario(aws, binaries):
 
 
 def main():
-    binaries = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("binaries", type=Path)
+    parser.add_argument("--stack", default="images")
+    parser.add_argument("--set", action="append", default=[], metavar="PARAMETER=VALUE")
+    parser.add_argument("--own-key", action="store_true")
+    parser.add_argument("--previous", type=Path)
+    arguments = parser.parse_args()
+    binaries = arguments.binaries.resolve()
     # Told to end, it ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     with tempfile.TemporaryDirectory(prefix="gantry-deployed-") as folder:
         aws = Aws(Path(folder))
         try:
-            scenario(aws, binaries)
+            scenario(aws, binaries, arguments)
         except BaseException:
             print(aws.functions_said()[-3000:], file=sys.stderr)
             lines = (Path(folder) / "ministack.log").read_text(errors="replace").splitlines()

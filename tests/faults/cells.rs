@@ -254,6 +254,8 @@ impl Step {
             _ if self.is(Courtesy) => End::Done,
             Trouble::Status(404) if self.is(IsTheObject) => End::Superseded,
             Trouble::Status(404) if self.is(MayBeAbsent) => End::Done,
+            // A HEAD's answer has no body to name the code by; S3 itself says 503, which needs none.
+            Trouble::Status(429) if self.operation == "s3:HeadObject" => End::Later,
             // What is asked for is not there: it is made, and asked for no more.
             Trouble::Status(404) if self.operation == "ecr:DescribeRepositories" => End::Done,
             // What is there already says so by its refusal, whatever it was said to be.

@@ -231,6 +231,16 @@ impl Pipeline {
         Some(serde_json::from_slice(&bytes).expect("a record is JSON"))
     }
 
+    /// Makes an image, and its record, as old as months: time passes.
+    pub async fn age(&self, repository: &str, digest: &str) {
+        const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+        let (image, at) = (digest.parse().expect("a digest"), LONG_AGO.parse().expect("a time"));
+        self.stack.images().set_pushed_at(repository, &image, at).expect("the repository is there");
+        let mut record = self.record(repository, digest).await.expect("the image has a record");
+        record["pushed_at"] = LONG_AGO.into();
+        self.put_state(&format!("images/{repository}/{digest}.json"), &record.to_string()).await;
+    }
+
     /// Waits until nothing is left to do: no message in any queue of a function, and no request of one since the last
     /// look.
     pub async fn quiet(&self) {
@@ -285,7 +295,8 @@ impl Pipeline {
     }
 }
 
-fn client(endpoint: &str) -> Client {
+/// The user's client of the buckets at `endpoint`.
+pub fn client(endpoint: &str) -> Client {
     let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "tests");
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use emulator::template::Template;
-use gantry::config::{ConfigError, ImportConfig, ReactConfig};
+use gantry::config::{ConfigError, ImportConfig, ReactConfig, ReconcileConfig};
 use pipeline_tests::TEMPLATE;
 
 use crate::document::{resolved, section};
@@ -26,6 +26,8 @@ fn variables(function: &str, parameters: &[(&str, &str)]) -> BTreeMap<String, St
 fn config(function: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
     if function == IMPORT {
         ImportConfig::from_lookup(lookup).map(|config| format!("{config:?}"))
+    } else if function == "ReconcileFunction" {
+        ReconcileConfig::from_lookup(lookup).map(|config| format!("{config:?}"))
     } else {
         ReactConfig::from_lookup(lookup).map(|config| format!("{config:?}"))
     }
@@ -91,8 +93,9 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("ScanOnPush", &[IMPORT], &["false"]),
     ("TagMutability", &[IMPORT], &["mutable", "immutable-except:latest", "immutable-except:a,b_,*c,lat*,f-*"]),
     ("ExpireUntaggedDays", &[IMPORT], &["1", "3650"]),
+    ("KeepReleases", &[IMPORT], &["1", "30", "99999"]),
     ("PullAccounts", &[IMPORT], &["111122223333", "111122223333,444455556666", "111122223333, 444455556666"]),
-    ("FloatingTags", &REACT, &["", "latest,latest-{major}", "latest, latest-{major}.{minor}", "latest.{patch}"]),
+    ("FloatingTags", &ALL, &["", "latest,latest-{major}", "latest, latest-{major}.{minor}", "latest.{patch}"]),
     ("CommitTagFromLabel", &REACT, &["true"]),
     ("ReleaseGate", &REACT, &["scan"]),
     ("ScanWaitMinutes", &REACT, &["1", "1440"]),
@@ -101,7 +104,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("Compression", &[IMPORT], &["gzip-1", "gzip-9", "gzip-10", "gzip-12", "zstd", "zstd-1", "zstd-19"]),
     ("Profile", &[IMPORT], &["lambda", "fargate"]),
     ("MemorySize", &NONE, &["512", "10240"]),
-    ("Architecture", &[IMPORT], &["x86_64"]),
+    ("Architecture", &[IMPORT], &["arm64"]),
     ("LogRetentionDays", &NONE, &["7", "3653"]),
 ];
 
@@ -134,6 +137,13 @@ fn the_parameters_refuse_what_the_configuration_would() {
         (IMPORT, "TagMutability", "GANTRY_TAG_MUTABILITY", "immutable-except:"),
         (IMPORT, "TagMutability", "GANTRY_TAG_MUTABILITY", "immutable-except:a,b,c,d,e,f"),
         (IMPORT, "ExpireUntaggedDays", "GANTRY_EXPIRE_UNTAGGED_DAYS", "0"),
+        (IMPORT, "KeepReleases", "GANTRY_KEEP_RELEASES", "0"),
+        (IMPORT, "KeepReleases", "GANTRY_KEEP_RELEASES", "none"),
+        (IMPORT, "PullAccounts", "GANTRY_PULL_ACCOUNTS", "1234"),
+        (IMPORT, "PullAccounts", "GANTRY_PULL_ACCOUNTS", "111122223333,everybody"),
+        (IMPORT, "FloatingTags", "GANTRY_FLOATING_TAGS", "{major}"),
+        (REACT[0], "FloatingTags", "GANTRY_FLOATING_TAGS", "latest-{week}"),
+        (REACT[0], "FloatingTags", "GANTRY_FLOATING_TAGS", "latest,-x"),
         (IMPORT, "Compression", "GANTRY_COMPRESSION", "gzip-13"),
         (IMPORT, "Compression", "GANTRY_COMPRESSION", "gzip-0"),
         (IMPORT, "Compression", "GANTRY_COMPRESSION", "zstd-20"),
@@ -153,7 +163,8 @@ fn the_parameters_refuse_what_the_configuration_would() {
     }
 }
 
-/// What one parameter allows, another may forbid, and no template can say so: the functions do, at their start.
+/// What one parameter allows, another may forbid. Which filter covers which tag no template can say: the functions do, at
+/// their start.
 #[test]
 fn floating_tags_have_to_fit_the_tag_mutability() {
     for (floating, mutability, fits) in [
@@ -162,15 +173,12 @@ fn floating_tags_have_to_fit_the_tag_mutability() {
         ("latest,edge", "immutable-except:latest*,edge", true),
         ("stable-{major}", "mutable", true),
         ("", "immutable", true),
-        ("latest", "immutable", false),
         ("latest,edge", "immutable-except:latest*", false),
         ("latest-{major}", "immutable-except:latest-1", false),
         ("v{major}", "immutable-except:v*", false),
         ("latest", "immutable-except:*", false),
-        ("{major}", "mutable", false),
-        ("latest-{week}", "mutable", false),
     ] {
-        for function in REACT {
+        for function in ALL {
             let found = config_of(function, &[("FloatingTags", floating), ("TagMutability", mutability)]);
             assert_eq!(found.is_ok(), fits, "{function}: {floating:?} with {mutability}: {found:?}");
             if let Err(error) = found {
@@ -178,6 +186,26 @@ fn floating_tags_have_to_fit_the_tag_mutability() {
             }
         }
     }
+}
+
+/// What a template can say is said before anything is deployed; and the functions would say it too.
+#[test]
+fn floating_tags_that_could_never_move_are_not_deployed() {
+    for (floating, mutability, deploys) in
+        [("latest", "immutable", false), ("", "immutable", true), ("latest", "mutable", true)]
+    {
+        let values = [("FloatingTags", floating), ("TagMutability", mutability)];
+        let parameters = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let read = Template::read(TEMPLATE, &parameters, "http://127.0.0.1:1");
+        assert_eq!(read.is_ok(), deploys, "{floating:?} with {mutability}");
+        if let Err(error) = read {
+            assert!(error.to_string().contains("TagMutability=immutable-except:latest*"), "{error}");
+        }
+    }
+    let mut variables = variables(IMPORT, &[("FloatingTags", "")]);
+    variables.insert("GANTRY_FLOATING_TAGS".to_owned(), "latest".to_owned());
+    variables.insert("GANTRY_TAG_MUTABILITY".to_owned(), "immutable".to_owned());
+    assert!(config(IMPORT, |name| variables.get(name).cloned()).is_err());
 }
 
 /// Lambda's limit for all variables of a function (Lambda guide, quotas).

@@ -117,3 +117,30 @@ fn only_the_configuration_reads_the_environment() {
         ["emulator/src/host/tests.rs", "functions/runtime/src/log.rs", "shared/src/config/read.rs"].map(str::to_owned);
     assert_eq!(readers, BTreeSet::from(allowed));
 }
+
+/// A table of a TOML file, by its dotted name.
+fn table(file: &str, name: &str) -> toml::Table {
+    let text = std::fs::read_to_string(Path::new(ROOT).join(file)).expect("the file is there");
+    let mut table: toml::Table = text.parse().expect("the file is TOML");
+    for part in name.split('.') {
+        table = table.remove(part).and_then(|value| value.try_into().ok()).unwrap_or_default();
+    }
+    assert!(!table.is_empty(), "{file} has no {name}");
+    table
+}
+
+/// `sam build` knows only the profile `release`, and runs in a function's folder.
+#[test]
+fn what_sam_builds_is_what_is_measured() {
+    let mut measured = table("Cargo.toml", "profile.lambda");
+    assert_eq!(measured.remove("inherits"), Some("release".into()));
+    assert_eq!(table("functions/.cargo/config.toml", "profile.release"), measured);
+    // A panic becomes an answer only by unwinding; where a profile does not say so, cargo-lambda takes `abort`.
+    assert_eq!(table("Cargo.toml", "profile.release")["panic"], "unwind".into());
+    for (function, resource) in crate::document::resources("AWS::Serverless::Function") {
+        let code = resource["Properties"]["CodeUri"].as_str().expect("a folder");
+        let binary = &resource["Metadata"]["BuildProperties"]["Binary"];
+        assert_eq!(code, format!("functions/{}", binary.as_str().expect("a name")), "{function}");
+        assert!(Path::new(ROOT).join(code).join("Cargo.toml").exists(), "{function}: {code}");
+    }
+}

@@ -110,6 +110,32 @@ fn what_changes_an_image_is_bound_to_our_repositories() {
     }
 }
 
+/// What marks a repository as ours must not take another stack's.
+#[test]
+fn no_role_marks_what_another_stack_marked() {
+    let mut marks = 0;
+    for (function, statement) in statements() {
+        if !texts(&statement["Action"]).contains(&"ecr:TagResource") {
+            continue;
+        }
+        marks += 1;
+        let bound = statement.pointer("/Condition/StringEqualsIfExists/aws:ResourceTag~1gantry:stack");
+        assert_eq!((texts(&statement["Action"]).len(), bound), (1, Some(&"AWS::StackName".into())), "{function}");
+    }
+    assert_eq!(marks, 1);
+}
+
+/// SNS's own policy would let more publish.
+#[test]
+fn only_alarms_publish_by_the_topic_s_policy() {
+    let [(_, policy)] = &resources("AWS::SNS::TopicPolicy")[..] else { panic!("one topic, one policy") };
+    let statements = policy.pointer("/Properties/PolicyDocument/Statement").and_then(Value::as_array);
+    let [statement] = &statements.expect("statements")[..] else { panic!("one statement") };
+    assert_eq!(statement["Principal"], json!({"Service": "cloudwatch.amazonaws.com"}));
+    assert_eq!((texts(&statement["Action"]), texts(&statement["Resource"])), (vec!["sns:Publish"], vec!["Topic"]));
+    assert_eq!(statement["Condition"]["StringEquals"]["aws:SourceAccount"], "AWS::AccountId");
+}
+
 /// They all take the same looks, whatever woke them; only what is each one's own may differ.
 #[test]
 fn the_reacting_functions_may_do_the_same() {

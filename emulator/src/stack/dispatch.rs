@@ -23,7 +23,7 @@ use crate::{
     registry::Registry,
     s3::S3,
     shape::{ConnectionShape, Direction, Shaper},
-    sns::{self, Sns, SnsError},
+    sns::{self, Sns, SnsError, Topics},
     sqs::Sqs,
     wire::{Answer, Caller, Dropped, MAX_FORM_BYTES, Request, Response, full},
 };
@@ -37,6 +37,7 @@ pub(super) struct Core {
     pub(super) sqs: Sqs,
     pub(super) events: Events,
     pub(super) sns: Sns,
+    pub(super) topics: Arc<Topics>,
     pub(super) images: Arc<Images>,
     pub(super) happening: UnboundedSender<Value>,
     pub(super) gate: Arc<Gate>,

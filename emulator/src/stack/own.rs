@@ -46,6 +46,9 @@ impl Core {
                 let lines = follow(self.log.subscribe(), self.closing.clone());
                 respond(StatusCode::OK, "application/x-ndjson", lines)
             }
+            (&Method::GET, "/_emulator/messages") => {
+                respond(StatusCode::OK, "application/x-ndjson", full(self.topics.machine_texts()))
+            }
             (&Method::POST, "/_emulator/rescan") => self.rescan(request.uri().query().unwrap_or_default()),
             (_, path) => respond(StatusCode::NOT_FOUND, "text/plain", full(format!("there is no {path}\n"))),
         }

@@ -222,7 +222,8 @@ impl<'a> Resolver<'a> {
         self.holds(expression)
     }
 
-    fn holds(&self, expression: &Value) -> Result<bool, ResolveError> {
+    /// Whether a condition, written out, holds.
+    pub(super) fn holds(&self, expression: &Value) -> Result<bool, ResolveError> {
         let wrong = || ResolveError::Arguments { name: "a condition".to_owned(), arguments: expression.to_string() };
         self.resolve(expression)?.and_then(|value| value.as_bool()).ok_or_else(wrong)
     }

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 pub use lambda_runtime::Error;
-pub use looks::{Asked, all_later, end_of_work, later, look_at_each, policy};
+pub use looks::{Asked, all_failed, all_later, end_of_work, later, look_at_each, policy};
 pub use metrics::Metrics;
 
 use answer::{Answerer, Queue};
@@ -80,6 +80,11 @@ impl Start {
         }
     }
 
+    /// A client of queues.
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.aws)
+    }
+
     /// What counts for the stack of `config`.
     pub fn metrics(&self, config: &CommonConfig) -> Metrics {
         Metrics::new(&config.stack, Self::clock)
@@ -129,7 +134,7 @@ pub async fn serve<H: Handler>(
 
     let max_receives = queue.as_ref().map_or(1, |queue| queue.max_receives);
     let queue = queue.and_then(|queue| queue.url);
-    let queue = queue.map(|url| Queue { client: aws_sdk_sqs::Client::new(&start.aws), url });
+    let queue = queue.map(|url| Queue { client: start.sqs(), url });
     let answerer = Arc::new(Answerer { handler, queue, max_receives });
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let answerer = Arc::clone(&answerer);

@@ -4,6 +4,7 @@ use aws_sdk_ecr::types::EncryptionType;
 
 use super::read::{CommonConfig, ConfigError, Mutability, QueueConfig, Variables, environment, refused};
 use crate::plan::{Consumer, platform_of};
+use crate::react::floating::Template;
 
 /// Everything that import is told by the template.
 #[derive(Debug, Clone)]
@@ -42,6 +43,10 @@ pub struct RepositorySettings {
     pub mutability: Mutability,
     /// Days after which an untagged image expires.
     pub expire_untagged_days: u32,
+    /// How many tagged images a repository keeps, the newest; `None` keeps all.
+    pub keep_releases: Option<u32>,
+    /// The tags that follow releases; an image that one of them names is kept besides.
+    pub floating: Vec<Template>,
     /// Accounts (12 digits) that may pull.
     pub pull_accounts: Vec<String>,
 }
@@ -100,6 +105,7 @@ impl ImportConfig {
         if !prefix.is_empty() && !prefix.ends_with('/') {
             return Err(refused("GANTRY_REPOSITORY_PREFIX", &prefix, "nothing, or path components ending in /"));
         }
+        let mutability = variables.mutability()?;
         Ok(Self {
             common: variables.common()?,
             queue: variables.queue()?,
@@ -109,8 +115,10 @@ impl ImportConfig {
                 encryption,
                 kms_key,
                 scan_on_push: variables.boolean("GANTRY_SCAN_ON_PUSH")?,
-                mutability: variables.mutability()?,
+                floating: variables.floating(&mutability)?,
+                mutability,
                 expire_untagged_days: variables.number("GANTRY_EXPIRE_UNTAGGED_DAYS")?,
+                keep_releases: keep_releases(&variables.required("GANTRY_KEEP_RELEASES")?)?,
                 pull_accounts: accounts(&variables.optional("GANTRY_PULL_ACCOUNTS").unwrap_or_default())?,
             },
             compression: compression(&variables.required("GANTRY_COMPRESSION")?)?,
@@ -120,6 +128,14 @@ impl ImportConfig {
                 .unwrap_or(DEFAULT_MEMORY_MIB),
             consumer: consumer(&variables.required("GANTRY_PROFILE")?, &variables.required("GANTRY_ARCHITECTURE")?)?,
         })
+    }
+}
+
+fn keep_releases(text: &str) -> Result<Option<u32>, ConfigError> {
+    match (text, text.parse()) {
+        ("all", _) => Ok(None),
+        (_, Ok(number @ 1..)) => Ok(Some(number)),
+        _ => Err(refused("GANTRY_KEEP_RELEASES", text, "all, or a whole number above 0")),
     }
 }
 

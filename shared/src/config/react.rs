@@ -55,18 +55,12 @@ impl ReactConfig {
             _ => return Err(refused("GANTRY_RELEASE_GATE", &gate, "none or scan")),
         };
         let mutability = variables.mutability()?;
-        let floating = variables.optional("GANTRY_FLOATING_TAGS").unwrap_or_default();
-        let floating = floating.split(',').map(str::trim).filter(|template| !template.is_empty());
-        let floating = floating.map(|template| {
-            let refused = |source| ConfigError::Template { variable: "GANTRY_FLOATING_TAGS", source };
-            Template::parse(template, &mutability).map_err(refused)
-        });
         let queue = variables.optional("GANTRY_MAX_RECEIVES").map(|_| variables.queue()).transpose()?;
         Ok(Self {
             common: variables.common()?,
             queue,
             gate,
-            floating: floating.collect::<Result<_, _>>()?,
+            floating: variables.floating(&mutability)?,
             commit_tag_from_label: variables.boolean("GANTRY_COMMIT_TAG_FROM_LABEL")?,
             scan_wait: Duration::from_mins(variables.number("GANTRY_SCAN_WAIT_MINUTES")?.into()),
         })

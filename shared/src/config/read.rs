@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_ecr::types::ImageTagMutability;
 use url::Url;
 
-use crate::react::floating::TemplateError;
+use crate::react::floating::{Template, TemplateError};
 
 /// What every function is told.
 #[derive(Debug, Clone)]
@@ -160,6 +160,14 @@ impl<'a> Variables<'a> {
             failed_queue_arn: self.optional("GANTRY_FAILED_QUEUE_ARN"),
             max_receives: self.number("GANTRY_MAX_RECEIVES")?,
         })
+    }
+
+    pub(super) fn floating(&self, mutability: &Mutability) -> Result<Vec<Template>, ConfigError> {
+        const VARIABLE: &str = "GANTRY_FLOATING_TAGS";
+        let refused = |source| ConfigError::Template { variable: VARIABLE, source };
+        let text = self.optional(VARIABLE).unwrap_or_default();
+        let templates = text.split(',').map(str::trim).filter(|template| !template.is_empty());
+        templates.map(|template| Template::parse(template, mutability).map_err(refused)).collect()
     }
 
     pub(super) fn mutability(&self) -> Result<Mutability, ConfigError> {

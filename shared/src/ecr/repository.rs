@@ -10,13 +10,15 @@ use aws_sdk_ecr::types::{
     Tag as ResourceTag,
 };
 use aws_smithy_types::error::operation::BuildError;
-use serde_json::json;
+use serde_json::{Value, json};
 use wildmatch::WildMatch;
 
 use crate::aws::CallError;
 use crate::config::{RepositorySettings, STACK_TAG};
 use crate::disposition::Disposition;
 use crate::image::{Repository, Tag};
+use crate::limits::IMAGES_IN_A_REPOSITORY;
+use crate::react::floating::Template;
 use crate::retry::Disposed;
 
 /// The repositories of one stack.
@@ -267,20 +269,27 @@ impl Repositories {
     }
 }
 
-/// Expires untagged images by age; rules on tagged ones are the operator's own business.
+/// Expires untagged images by age, and tagged ones by number only where the operator says so.
+///
+/// An image that a rule selects by its tags is never expired by a later rule (ECR user guide, "How lifecycle policies
+/// work"). So what a floating tag names is selected first, by a rule that never has enough of it.
 fn lifecycle_policy(wanted: &RepositorySettings) -> String {
-    json!({"rules": [{
-        "rulePriority": 1,
-        "description": "Gantry: expire images that no tag names",
-        "selection": {
-            "tagStatus": "untagged",
-            "countType": "sinceImagePushed",
-            "countUnit": "days",
-            "countNumber": wanted.expire_untagged_days,
-        },
-        "action": {"type": "expire"},
-    }]})
-    .to_string()
+    let rule = |priority: u32, description: &str, mut selection: Value, most: u32| {
+        selection["countNumber"] = most.into();
+        let action = json!({"type": "expire"});
+        json!({"rulePriority": priority, "description": description, "selection": selection, "action": action})
+    };
+    let untagged = json!({"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days"});
+    let mut rules = vec![rule(1, "Gantry: expire images that no tag names", untagged, wanted.expire_untagged_days)];
+    let tagged = |patterns: Vec<String>| json!({"tagStatus": "tagged", "tagPatternList": patterns, "countType": "imageCountMoreThan"});
+    if let Some(most) = wanted.keep_releases {
+        let floating: Vec<String> = wanted.floating.iter().map(Template::pattern).collect();
+        if !floating.is_empty() {
+            rules.push(rule(2, "Gantry: keep what floating tags name", tagged(floating), IMAGES_IN_A_REPOSITORY));
+        }
+        rules.push(rule(3, "Gantry: keep only the newest tagged images", tagged(vec!["*".to_owned()]), most));
+    }
+    json!({"rules": rules}).to_string()
 }
 
 /// Lets other accounts pull (ECR user guide, "Repository policy examples").
@@ -328,6 +337,39 @@ fn assumed(repository: &Repository, wanted: &RepositorySettings) -> Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mutability;
+
+    #[test]
+    fn releases_expire_only_where_the_operator_says_so_and_never_what_a_floating_tag_names() {
+        let mutability = Mutability::ImmutableExcept(vec!["latest*".to_owned()]);
+        let floating = ["latest", "latest-{major}.{minor}"];
+        let mut wanted = RepositorySettings {
+            encryption: EncryptionType::Aes256,
+            kms_key: None,
+            scan_on_push: true,
+            floating: floating.map(|text| Template::parse(text, &mutability).unwrap()).to_vec(),
+            mutability,
+            expire_untagged_days: 14,
+            keep_releases: None,
+            pull_accounts: Vec::new(),
+        };
+        // Each rule's tags and number, in the order in which ECR follows them.
+        let rules = |wanted: &RepositorySettings| -> Vec<(Value, Value)> {
+            let policy: Value = serde_json::from_str(&lifecycle_policy(wanted)).unwrap();
+            let rules = policy["rules"].as_array().unwrap();
+            assert!(rules.is_sorted_by_key(|rule| rule["rulePriority"].as_u64()), "{policy}");
+            let selections = rules.iter().map(|rule| &rule["selection"]);
+            selections.map(|one| (one["tagPatternList"].clone(), one["countNumber"].clone())).collect()
+        };
+        let untagged = (Value::Null, json!(14));
+        let named = (json!(["latest", "latest-*.*"]), json!(IMAGES_IN_A_REPOSITORY));
+        let newest = (json!(["*"]), json!(30));
+        assert_eq!(rules(&wanted), [untagged.clone()]);
+        wanted.keep_releases = Some(30);
+        assert_eq!(rules(&wanted), [untagged.clone(), named, newest.clone()]);
+        wanted.floating.clear();
+        assert_eq!(rules(&wanted), [untagged, newest]);
+    }
 
     #[test]
     fn which_tags_may_move() {

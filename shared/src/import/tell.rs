@@ -94,7 +94,8 @@ fn imported(upload: &UploadId, image: &ImageReceipt) -> Notice {
     }
 }
 
-fn failed(upload: &UploadId, receipt: &Receipt) -> Notice {
+/// That `upload` came to nothing, as its receipt says.
+pub(crate) fn failed(upload: &UploadId, receipt: &Receipt) -> Notice {
     let reason = receipt.import.reason.as_ref();
     Notice {
         detail_type: DetailType::ImportFailed,

@@ -48,7 +48,7 @@ pub struct ImageRecord {
     /// The indexes that name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Digest>,
-    /// When it was first pushed, by ECR's clock.
+    /// When it was pushed, by ECR's clock; of one that was deleted and pushed again, when that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed_at: Option<Timestamp>,
     /// Since when it is not there any more; set by the look that found so, and taken back by one that finds it again.
@@ -179,6 +179,15 @@ impl ImageRecord {
         self.uploads.truncate(UPLOADS);
         let new: Vec<Tag> = tags.iter().filter(|tag| !self.wanted_tags.contains(tag)).cloned().collect();
         self.wanted_tags.extend(new);
+    }
+
+    /// Notes that it is there, and that ECR says it was pushed at `at`. Of two times the later one counts: the earlier
+    /// one is that of an image under the same digest that was deleted since, and a scan of that is no scan of this.
+    pub fn pushed(&mut self, at: Option<Timestamp>) {
+        let is_anew = self.pushed_at.is_some() && at > self.pushed_at;
+        self.scan_ended &= !is_anew;
+        self.pushed_at = self.pushed_at.max(at);
+        self.gone_since = None;
     }
 
     /// Notes that the index `parent` names this image.
@@ -335,6 +344,20 @@ mod tests {
         assert!(record.has_stale_claim(at(9_999)), "it is told yet");
         record.forget_stale_claims(&[], at(9_999));
         assert!(!record.has_stale_claim(at(9_999)) && record.told.len() == 1, "what was told stays");
+    }
+
+    #[test]
+    fn an_image_that_was_pushed_again_is_as_old_as_that() {
+        let mut record = record();
+        record.pushed(None);
+        record.pushed(Some(at(5)));
+        record.scan_ended = true;
+        record.pushed(Some(at(5)));
+        record.pushed(None);
+        assert_eq!((record.pushed_at, record.scan_ended), (Some(at(5)), true));
+        record.gone_since = Some(at(6));
+        record.pushed(Some(at(7)));
+        assert_eq!((record.pushed_at, record.scan_ended, record.gone_since), (Some(at(7)), false, None));
     }
 
     #[test]

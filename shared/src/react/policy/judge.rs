@@ -23,7 +23,7 @@ pub struct Subject<'a> {
 }
 
 /// What the policy says of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Judgement {
     /// Pass, fail or inconclusive; `None` while the scan is still awaited.
     pub outcome: Option<Outcome>,

@@ -1,0 +1,157 @@
+"""Who is compared: what each needs around it, and how it takes one archive into a registry.
+
+A contender's `stage` is a context that gives an object with two methods: `put` brings an archive to where the contender
+reads it, which is not measured, and `take` brings it from there into the registry, which is.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+
+import aws
+import function
+from process import Failure
+
+REPOSITORY = "bench/debian"
+
+
+class Gantry:
+    """The import function's own process; S3 is the embedded one, with an empty ledger."""
+
+    def __init__(self, name, settings, prefix=()):
+        self.name, self.settings, self.prefix = name, settings, prefix
+
+    @contextlib.contextmanager
+    def stage(self, tools, folder, registry, relayed=None):
+        with aws.embedded(tools["gantry"], folder) as endpoint, contextlib.ExitStack() as stack:
+            seen, behind = endpoint, registry
+            if relayed:
+                # The function sees relays; uploads go past them.
+                seen, behind = stack.enter_context(relayed(endpoint.removeprefix("http://"), registry))
+                seen = f"http://{seen}"
+            variables = function.environment(tools["template"], endpoint, f"http://{behind}", self.settings)
+            variables |= {"AWS_ENDPOINT_URL": seen}
+            process = stack.enter_context(function.running(tools["import"], variables, folder, self.prefix))
+
+            class Stage:
+                cold_start_s = process.cold_start_s
+
+                def put(self, archive, tag):
+                    return aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
+
+                def take(self, event, _tag):
+                    try:
+                        return process.invoke(event)
+                    except Failure as failure:
+                        log = (folder / "function.log").read_text(errors="replace")[-2000:]
+                        raise Failure(f"{failure}\nthe end of the function's log:\n{log}") from failure
+
+            yield Stage()
+
+
+class Cdk:
+    """The function of AWS's cdk-ecr-deployment, on the same S3, as CloudFormation would invoke it."""
+
+    name = "cdk-ecr-deployment"
+
+    @contextlib.contextmanager
+    def stage(self, tools, folder, registry):
+        insecure = folder / "registries.conf"
+        insecure.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+        with aws.embedded(tools["gantry"], folder) as endpoint:
+            variables = {
+                "AWS_ACCESS_KEY_ID": aws.KEY_ID,
+                "AWS_SECRET_ACCESS_KEY": aws.SECRET,
+                "AWS_REGION": aws.REGION,
+                "AWS_ENDPOINT_URL_S3": endpoint,
+                "AWS_LAMBDA_FUNCTION_NAME": "cdk",
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "3008",
+                "CONTAINERS_REGISTRIES_CONF": str(insecure),
+                "HOME": str(folder),
+                "TMPDIR": str(folder),
+                "PATH": os.defpath,
+            }
+            with function.running(tools["cdk"], variables, folder) as process:
+
+                class Stage:
+                    cold_start_s = process.cold_start_s
+
+                    def put(self, archive, tag):
+                        aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
+                        return f"s3://{aws.BUCKET}/{REPOSITORY}/{tag}.tar"
+
+                    def take(self, source, tag):
+                        sample = process.invoke(_custom_resource(source, registry, tag, process.api.address))
+                        answer = json.loads(process.api.put.pop())
+                        if answer["Status"] != "SUCCESS":
+                            raise Failure(f"cdk-ecr-deployment: {answer.get('Reason')}")
+                        return sample
+
+                yield Stage()
+
+
+def _custom_resource(source, registry, tag, answer_to):
+    """https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests.html"""
+    return {
+        "RequestType": "Create",
+        "ResponseURL": f"http://{answer_to}/answer",
+        "StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/bench/1",
+        "RequestId": "1",
+        "ResourceType": "Custom::CDKECRDeployment",
+        "LogicalResourceId": "Bench",
+        "ResourceProperties": {"SrcImage": source, "DestImage": f"docker://{registry}/{REPOSITORY}:{tag}"},
+    }
+
+
+class Skopeo:
+    """One `skopeo copy` from the file; memory and CPU are what the kernel says of it when it has ended."""
+
+    name = "skopeo"
+
+    @contextlib.contextmanager
+    def stage(self, _tools, folder, registry):
+        class Stage:
+            def put(self, archive, _tag):
+                with archive.open("rb") as file:
+                    while file.read(1 << 20):  # into the page cache, where uploads are too
+                        pass
+                return archive
+
+            def take(self, archive, tag):
+                kind = "oci-archive" if archive.name.startswith("oci") else "docker-archive"
+                command = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false"]
+                command += [f"{kind}:{archive}", f"docker://{registry}/{REPOSITORY}:{tag}"]
+                with (folder / "skopeo.log").open("wb") as log:
+                    started = time.perf_counter()
+                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                    _pid, status, usage = os.wait4(process.pid, 0)
+                    wall_s = time.perf_counter() - started
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                if process.returncode != 0:
+                    words = (folder / "skopeo.log").read_text(errors="replace")[-500:]
+                    raise Failure(f"skopeo ended with {process.returncode}: {words}")
+                return {"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
+
+        yield Stage()
+
+
+class Once:
+    """What no importer can undercut: each blob of an OCI archive read from S3, hashed, and written, once."""
+
+    name = "read, hash, write once"
+
+    @contextlib.contextmanager
+    def stage(self, tools, folder, registry):
+        with aws.embedded(tools["gantry"], folder) as endpoint:
+
+            class Stage:
+                def put(self, archive, tag):
+                    aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
+                    return archive
+
+                def take(self, archive, tag):
+                    return aws.copy_blobs(endpoint, f"{REPOSITORY}/{tag}.tar", archive, registry, REPOSITORY)
+
+            yield Stage()
