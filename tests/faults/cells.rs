@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use emulator::faults::{Action, Hold};
+use gantry::timeouts::Timeouts;
+
+use crate::lab::IMPATIENT;
 
 /// What answers at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +61,12 @@ pub(crate) enum Trait {
     Closing,
     /// It writes a document on a condition.
     Conditional,
-    /// A HEAD, whose answers have no body: the SDK asks again where a body would have said more.
-    AskedAgain,
 }
 
 use Peer::{Ecr, Events, Registry, S3, Sns};
 use Trait::{
-    AfterTags, AnswerBody, AskedAgain, Closing, Conditional, Courtesy, Digest, IsTheObject, Location, MayBeAbsent,
-    PositionOnly, RequestBody, Resent, Tags, TooLateForAnother,
+    AfterTags, AnswerBody, Closing, Conditional, Courtesy, Digest, IsTheObject, Location, MayBeAbsent, PositionOnly,
+    RequestBody, Resent, Tags, TooLateForAnother,
 };
 
 const fn step(
@@ -81,7 +82,7 @@ const fn step(
 
 /// In the order in which an import comes to them.
 pub(crate) static STEPS: &[Step] = &[
-    step("look at the object", S3, "s3:HeadObject", Some("uploads/*.tar"), 0, &[IsTheObject, AskedAgain]),
+    step("look at the object", S3, "s3:HeadObject", Some("uploads/*.tar"), 0, &[IsTheObject]),
     step("read a header's range", S3, "s3:GetObject", Some("uploads/*.tar"), 0, &[AnswerBody, IsTheObject, Resent]),
     step("read a layer's range", S3, "s3:GetObject", Some("uploads/*.tar"), 2, &[AnswerBody, IsTheObject, Resent]),
     step("write the first receipt", S3, "s3:PutObject", Some("uploads/*.receipt.json"), 0, &[Conditional]),
@@ -251,10 +252,10 @@ impl Step {
             Trouble::Overwritten => End::Superseded,
             Trouble::StaleRange => End::Done,
             _ if self.is(Courtesy) => End::Done,
-            Trouble::Status(404) if self.is(IsTheObject) && !(once && self.is(AskedAgain)) => End::Superseded,
-            // The SDK tries a bad request again that says no more.
-            Trouble::Status(400 | 404) if once && self.is(AskedAgain) => End::Done,
+            Trouble::Status(404) if self.is(IsTheObject) => End::Superseded,
             Trouble::Status(404) if self.is(MayBeAbsent) => End::Done,
+            // A HEAD's answer has no body to name the code by; S3 itself says 503, which needs none.
+            Trouble::Status(429) if self.operation == "s3:HeadObject" => End::Later,
             // What is asked for is not there: it is made, and asked for no more.
             Trouble::Status(404) if self.operation == "ecr:DescribeRepositories" => End::Done,
             // What is there already says so by its refusal, whatever it was said to be.
@@ -270,6 +271,19 @@ impl Step {
             Trouble::ExpiredToken | Trouble::Status(401 | 403) if self.peer == Registry => End::Done,
             Trouble::Status(400 | 401 | 403 | 404 | 416) | Trouble::ExpiredToken => End::Later,
             _ => End::Done,
+        }
+    }
+
+    /// Who waits for an answer that does not come needs short timeouts; who does not must not take a busy machine for
+    /// trouble.
+    pub(crate) fn timeouts(trouble: Trouble) -> Timeouts {
+        match trouble {
+            Trouble::Stall | Trouble::SlowDrip => IMPATIENT,
+            _ => Timeouts {
+                first_pause: IMPATIENT.first_pause,
+                longest_pause: IMPATIENT.longest_pause,
+                ..Timeouts::default()
+            },
         }
     }
 

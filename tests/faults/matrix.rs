@@ -165,7 +165,8 @@ async fn run(lab: &Lab, cell: &Cell) -> Met {
     let image = image(cell.number, LAYERS, LAYER_BYTES);
     let body = tarball(&image);
     let uploaded = lab.pipeline.put(&format!("{repository}/1.0.0.tar"), &body).await;
-    let importer = lab.importer(IMPATIENT, &Elsewhere::default());
+    let timeouts = Step::timeouts(cell.trouble);
+    let importer = lab.importer(timeouts, &Elsewhere::default());
 
     let body_bytes = if step.position().is_some() { blob_bytes(&image).await } else { 0 };
     let hold = Hold::new();
@@ -199,7 +200,7 @@ async fn run(lab: &Lab, cell: &Cell) -> Met {
 
     // What is left is done by the next delivery, of the version that counts.
     let last = newer.as_ref().unwrap_or(&uploaded);
-    let again = lab.deliver(&lab.importer(IMPATIENT, &Elsewhere::default()), last, 2, DELIVERY).await;
+    let again = lab.deliver(&lab.importer(timeouts, &Elsewhere::default()), last, 2, DELIVERY).await;
     assert_eq!(end_of(&again), End::Done, "{label}: the next delivery {}", in_words(&again));
     lab.all_is_whole(&repository, &label);
     let tags = lab.pipeline.tagged(&repository);
@@ -221,7 +222,9 @@ async fn meanwhile(lab: &Lab, cell: &Cell, uploaded: &Uploaded, hold: &Hold) -> 
     match cell.trouble {
         Trouble::Duplicate => {
             reached(cell, hold).await;
-            let other = lab.deliver(&lab.importer(IMPATIENT, &Elsewhere::default()), uploaded, 1, DELIVERY).await;
+            let other = lab
+                .deliver(&lab.importer(Step::timeouts(cell.trouble), &Elsewhere::default()), uploaded, 1, DELIVERY)
+                .await;
             hold.release();
             let end = end_of(&other);
             // While one tells, the other waits for whether it does.
