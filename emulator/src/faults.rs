@@ -4,14 +4,17 @@
 //! reads the log of all requests. Faults meet only calls that a function makes, never the user's.
 
 mod classify;
+mod hold;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use wildmatch::WildMatch;
 
 pub use classify::Operation;
 pub(crate) use classify::is_form;
+pub use hold::Hold;
 
 use crate::wire::Caller;
 
@@ -21,7 +24,7 @@ pub struct Fault {
     /// Which operation, with `*` and `?`: `s3:GetObject`, `ecr:CreateRepository`,
     /// `registry:PutManifest`, `sqs:*`, `events:PutEvents`, `sns:Publish`. [`Operation`] lists the names.
     pub operation: String,
-    /// Only calls whose resource contains this text.
+    /// Only calls whose resource contains this text, or is matched by it where it has a `*`.
     pub resource: Option<String>,
     /// How many matching calls go well first.
     pub skip: usize,
@@ -45,8 +48,16 @@ pub enum Action {
     /// The connection is closed after this many bytes of the request's body were read; the
     /// service has seen only these.
     DropAfterRequestBytes(u64),
+    /// Nothing more is read after this many bytes of the request's body, and nothing answered.
+    StallAfterRequestBytes(u64),
     /// The call is handled, and the connection closed instead of the answer.
     CloseAfterHandling,
+    /// The call is handled, and its answer's body comes one byte at a time, this far apart.
+    Drip(Duration),
+    /// The call waits until whoever has the hold lets it go on; then it is handled.
+    Hold(Hold),
+    /// The call is handled, and its answer waits until whoever has the hold lets it go on.
+    HoldAnswer(Hold),
     /// The call is handled, and the answer has this header instead of its own.
     Header(HeaderName, HeaderValue),
 }
@@ -100,6 +111,13 @@ impl FaultPlan {
         FaultId(inner.faults.len() - 1)
     }
 
+    /// The fault fires no more.
+    pub fn lift(&self, fault: FaultId) {
+        if let Some(planned) = self.lock().faults.get_mut(fault.0) {
+            planned.fault.times = 0;
+        }
+    }
+
     /// How often the fault has fired.
     pub fn fired(&self, fault: FaultId) -> usize {
         self.lock().faults.get(fault.0).map_or(0, |planned| planned.fired)
@@ -131,7 +149,7 @@ impl FaultPlan {
             for planned in &mut inner.faults {
                 let fault = &planned.fault;
                 let matches = WildMatch::new(&fault.operation).matches(&operation.name)
-                    && fault.resource.as_ref().is_none_or(|wanted| operation.resource.contains(wanted));
+                    && fault.resource.as_deref().is_none_or(|wanted| is_about(wanted, &operation.resource));
                 if !matches {
                     continue;
                 }
@@ -155,6 +173,10 @@ impl FaultPlan {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_about(wanted: &str, resource: &str) -> bool {
+    if wanted.contains('*') { WildMatch::new(wanted).matches(resource) } else { resource.contains(wanted) }
 }
 
 #[cfg(test)]

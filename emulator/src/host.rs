@@ -13,7 +13,7 @@ mod runtime_api;
 mod scheduling;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -101,6 +101,8 @@ struct Hosted {
     command: FunctionCommand,
     key: AccessKey,
     warm: Mutex<Vec<Environment>>,
+    /// Processes that are at work.
+    working: Mutex<BTreeSet<u32>>,
 }
 
 /// Runs functions, polls their queues and keeps their schedules.
@@ -124,7 +126,14 @@ impl Host {
         let functions = functions
             .into_iter()
             .map(|(logical_id, function, command, key)| {
-                let hosted = Hosted { logical_id: logical_id.clone(), function, command, key, warm: Mutex::default() };
+                let hosted = Hosted {
+                    logical_id: logical_id.clone(),
+                    function,
+                    command,
+                    key,
+                    warm: Mutex::default(),
+                    working: Mutex::default(),
+                };
                 (logical_id, Arc::new(hosted))
             })
             .collect();
@@ -177,6 +186,13 @@ impl Host {
         hosted.invoke(&self.settings, payload).await
     }
 
+    /// Kills the processes of a function that are at work (SIGKILL); how many. Their invocations fail as crashed.
+    pub fn kill(&self, logical_id: &str) -> usize {
+        let Some(hosted) = self.functions.get(logical_id) else { return 0 };
+        let working = hosted.working.lock().unwrap_or_else(PoisonError::into_inner);
+        working.iter().filter(|pid| environment::kill_at_once(**pid)).count()
+    }
+
     /// Ends every process: asks (SIGTERM), waits two seconds, kills.
     ///
     /// Messages that were being worked on become visible again when the queues are opened next.
@@ -223,10 +239,14 @@ impl Hosted {
                 .await
                 .map_err(|source| InvokeError::Start { function: self.logical_id.clone(), source })?,
         };
+        let working = || self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = environment.pid();
+        working().extend(pid);
         let invoked = tokio::select! {
             invoked = environment.invoke(&self.function, payload) => invoked,
             () = settings.stopping.cancelled() => Err(Ended::Stopping),
         };
+        working().retain(|at_work| Some(*at_work) != pid);
         match invoked {
             Ok(answer) => {
                 self.warm().push(environment);

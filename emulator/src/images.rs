@@ -198,6 +198,20 @@ impl Images {
         })
     }
 
+    /// Makes an image as old as if it had been pushed at `at`: for what happens only when time has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`ImagesError::NoRepository`] or [`ImagesError::Io`].
+    pub fn set_pushed_at(&self, repository: &str, digest: &Digest, at: jiff::Timestamp) -> Result<(), ImagesError> {
+        self.update(repository, |repository| {
+            if let Some(image) = repository.images.get_mut(digest) {
+                image.pushed_at = at;
+            }
+            Ok(())
+        })
+    }
+
     /// Creates a repository.
     ///
     /// # Errors

@@ -90,7 +90,9 @@ impl Shaper {
         if buckets.is_empty() {
             return body;
         }
-        Paced { body, buckets, held: None }.boxed_unsync()
+        let rates = buckets.iter().map(|bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).bytes_per_second);
+        let slowest = rates.fold(f64::INFINITY, f64::min);
+        Paced { body, piece_bytes: piece_bytes(slowest), buckets, rest: Bytes::new(), held: None }.boxed_unsync()
     }
 }
 
@@ -129,10 +131,24 @@ impl Bucket {
     }
 }
 
-/// A body that gives each frame when its bytes are paid for.
+/// As much as passes in a fiftieth of a second: connections that share a rate take turns, and none has paid for much
+/// when it is closed.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates are positive, and what is larger than a frame splits none"
+)]
+fn piece_bytes(bytes_per_second: f64) -> usize {
+    ((bytes_per_second / 50.0) as usize).max(1 << 10)
+}
+
+/// A body that gives each frame, in pieces, when its bytes are paid for.
 struct Paced {
     body: Body,
+    piece_bytes: usize,
     buckets: Vec<SharedBucket>,
+    /// Of the frame that is given in pieces.
+    rest: Bytes,
     held: Option<(Pin<Box<Sleep>>, Frame<Bytes>)>,
 }
 
@@ -149,11 +165,18 @@ impl HttpBody for Paced {
                 ready!(sleep.as_mut().poll(context));
                 return Poll::Ready(self.held.take().map(|(_, frame)| Ok(frame)));
             }
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => frame,
-                other => return Poll::Ready(other),
-            };
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            if self.rest.is_empty() {
+                match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => self.rest = data,
+                        Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    },
+                    other => return Poll::Ready(other),
+                }
+            }
+            let length = self.rest.len().min(self.piece_bytes);
+            let frame = Frame::data(self.rest.split_to(length));
+            let bytes = length;
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             let now = Instant::now();
             let until = self
@@ -170,12 +193,12 @@ impl HttpBody for Paced {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none() && self.body.is_end_stream()
+        self.held.is_none() && self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        // What is held is still to come; its size is known only to the frame.
-        if self.held.is_none() { self.body.size_hint() } else { SizeHint::default() }
+        // What is held is still to come too.
+        if self.held.is_none() && self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 

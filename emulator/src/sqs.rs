@@ -129,6 +129,11 @@ impl Queues {
         self.waits
     }
 
+    /// How long nobody had to wait, thanks to [`Waits::Skipped`]: the pauses until messages became visible.
+    pub fn skipped(&self) -> Duration {
+        self.lock().ahead
+    }
+
     /// The settings of every queue, by name.
     pub fn settings(&self) -> Vec<template::Queue> {
         let inner = self.lock();

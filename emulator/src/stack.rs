@@ -344,6 +344,11 @@ impl Stack {
         self.host.invoke(logical_id, payload).await
     }
 
+    /// Kills the processes of a function that are at work, as when Lambda's host dies; how many.
+    pub fn kill(&self, logical_id: &str) -> usize {
+        self.host.kill(logical_id)
+    }
+
     /// Invokes a function as its first schedule would, now, and waits for its answer.
     ///
     /// With [`Waits::Skipped`] no schedule runs by itself.

@@ -202,13 +202,13 @@ pub(crate) struct RetryArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AccountArgs {
     /// The upload bucket of a stack in an account; without it, the stack on this machine is meant
-    #[arg(long, env = "GANTRY_UPLOADS", value_name = "BUCKET")]
+    #[arg(long, env = "GANTRY_UPLOAD_BUCKET", value_name = "BUCKET")]
     pub(crate) uploads: Option<String>,
     /// Its state bucket, for what only the records tell
-    #[arg(long, env = "GANTRY_STATE", value_name = "BUCKET")]
+    #[arg(long, env = "GANTRY_STATE_BUCKET", value_name = "BUCKET")]
     pub(crate) state: Option<String>,
     /// The URL of its import queue, for sending uploads round again
-    #[arg(long, env = "GANTRY_QUEUE", value_name = "URL")]
+    #[arg(long, env = "GANTRY_IMPORT_QUEUE_URL", value_name = "URL")]
     pub(crate) queue: Option<String>,
 }
 

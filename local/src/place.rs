@@ -12,6 +12,10 @@ use gantry::uploads::{ImportQueue, Uploads};
 use crate::cli::{AccountArgs, StackArgs};
 use crate::session::{Functions, Session, SessionError};
 
+/// What the environment has to say; of several names any will do.
+const WANTED: [&[&str]; 3] =
+    [&["AWS_ACCESS_KEY_ID"], &["AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY"], &["AWS_REGION", "AWS_DEFAULT_REGION"]];
+
 /// Where uploads, records and the queue are.
 pub(crate) struct Place {
     /// The uploads.
@@ -30,13 +34,18 @@ impl Place {
         functions: Functions,
     ) -> Result<(Self, Option<Session>), SessionError> {
         if let Some(uploads) = &account.uploads {
-            return Ok((Self::of_account(uploads, account).await, None));
+            return Ok((Self::of_account(uploads, account).await?, None));
         }
         let session = Session::open(stack, functions).await?;
         Ok((session.place(), Some(session)))
     }
 
-    async fn of_account(uploads: &str, account: &AccountArgs) -> Self {
+    async fn of_account(uploads: &str, account: &AccountArgs) -> Result<Self, SessionError> {
+        for variable in WANTED {
+            if !variable.iter().any(|name| std::env::var_os(name).is_some()) {
+                return Err(SessionError::Environment { variable: variable[0] });
+            }
+        }
         let https =
             Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
         let aws = aws_config::defaults(BehaviorVersion::v2026_01_12())
@@ -48,10 +57,10 @@ impl Place {
         let s3 = aws_sdk_s3::Client::new(&aws);
         let records = |bucket: &String| ImageRecords::new(Documents::new(s3.clone(), bucket));
         let queue = |url: &String| ImportQueue::new(aws_sdk_sqs::Client::new(&aws), url);
-        Self {
+        Ok(Self {
             uploads: Uploads::new(s3.clone(), uploads),
             records: account.state.as_ref().map(records),
             queue: account.queue.as_ref().map(queue),
-        }
+        })
     }
 }

@@ -59,6 +59,10 @@ fn check(policy: &Policy, today: Date) {
         say(format!("where the repository is {glob}:"));
         tell(&rules);
     }
+    for (first, second, rules) in policy.overlaps() {
+        say(format!("where it is both {first} and {second}, whose rules are taken in this order:"));
+        tell(&rules);
+    }
     for exception in policy.exceptions() {
         let Exception { id, repository, package, reason, owner, expires, .. } = exception;
         let package = package.as_deref().map(|package| format!(", package {package}")).unwrap_or_default();

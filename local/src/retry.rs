@@ -29,7 +29,7 @@ async fn retry(place: &Place, session: Option<&Session>, key: &str) -> Result<()
     let Some(queue) = &place.queue else {
         return Err(CommandError::Refused {
             what: "it is not known which queue the upload is to be sent to".to_owned(),
-            fix: "give --queue URL, or GANTRY_QUEUE; the stack's output Retry has it".to_owned(),
+            fix: "give --queue URL or GANTRY_IMPORT_QUEUE_URL; the stack's output Retry has it".to_owned(),
         });
     };
     let nothing = || CommandError::NothingThere(format!("there is no upload called {key:?}; `status` lists them"));

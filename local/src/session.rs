@@ -52,6 +52,15 @@ pub(crate) enum SessionError {
         /// Where it listens.
         endpoint: String,
     },
+    /// The environment does not say who asks, or where.
+    #[error(
+        "{variable} is not set, and nothing but the environment is asked; a profile's credentials get there by: \
+         eval \"$(aws configure export-credentials --format env)\""
+    )]
+    Environment {
+        /// What is missing.
+        variable: &'static str,
+    },
     /// A request to the stack failed.
     #[error("{what} failed")]
     Request {

@@ -9,6 +9,6 @@ mod token;
 
 pub use error::RegistryError;
 pub use listing::ListedImage;
-pub use registry::{Registry, StoredManifest, Upload};
+pub use registry::{Chunks, Registry, StoredManifest, Upload};
 pub use repository::{Repositories, RepositoryError, Settings};
 pub use token::TokenSource;

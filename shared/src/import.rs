@@ -8,6 +8,7 @@ mod error;
 mod in_order;
 mod look_up;
 mod progress;
+mod schedule;
 mod send;
 mod source;
 mod tell;
@@ -23,13 +24,13 @@ use crate::archive::{Archive, Content, Start, StoredIndex};
 use crate::compress::Compressor;
 use crate::config::{Compression, DEFAULT_GZIP_LEVEL, ImportConfig, RepositorySettings};
 use crate::disposition::{Disposition, chain};
-use crate::ecr::{Registry, RegistryError, Repositories, TokenSource};
+use crate::ecr::{Registry, RegistryError, Repositories, Settings, TokenSource};
 use crate::event::ObjectCreated;
 use crate::image::{Digest, Manifest, Repository};
 use crate::limits;
 use crate::naming::{IMAGE_METADATA, Upload};
 use crate::notify::Notifier;
-use crate::object::{Current, ObjectError, ObjectId, ReadAhead, S3Object};
+use crate::object::{Current, ObjectId, ReadAhead, S3Object};
 use crate::plan::{Applied, Consumer, PLATFORM_METADATA, PROFILE_METADATA, Plan, PlannedImage};
 use crate::react::Clients;
 use crate::receipt::{
@@ -39,9 +40,12 @@ use crate::resources::Resources;
 use crate::retry::{Disposed as _, redelivery};
 use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, ImageRecord, ImageRecords, Ledger, StateError};
+use crate::timeouts::Timeouts;
 
 pub use error::ImportError;
 pub use progress::TARGET as PROGRESS_TARGET;
+
+pub(crate) use tell::failed as failed_notice;
 
 use look_up::Standing;
 
@@ -66,6 +70,8 @@ pub struct Importer {
     notifier: Notifier,
     settings: RepositorySettings,
     prefix: String,
+    upload_bucket: String,
+    timeouts: Timeouts,
     consumer: Consumer,
     failed_queue_arn: Option<String>,
     now: fn() -> Timestamp,
@@ -118,6 +124,8 @@ struct ProgressReceipt<'a> {
     upload: &'a UploadId,
     attempt: Attempt,
     started_at: Timestamp,
+    /// When the work has to end.
+    until: Instant,
 }
 
 impl ProgressReceipt<'_> {
@@ -151,13 +159,22 @@ impl Importer {
         cores: usize,
         now: fn() -> Timestamp,
     ) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier, tls } = clients;
-        let ImportConfig { common, queue, repository_prefix, repository, compression, consumer, memory_mib } = config;
+        let Clients { s3, ecr, notifier, tls, timeouts } = clients;
+        let ImportConfig {
+            common,
+            queue,
+            upload_bucket,
+            repository_prefix,
+            repository,
+            compression,
+            consumer,
+            memory_mib,
+        } = config;
         let resources = Resources::of_function(memory_mib, cores);
         let tokens = TokenSource::new(ecr.clone(), common.registry_endpoint, now);
         let state = Documents::new(s3.clone(), common.state_bucket);
         Ok(Self {
-            registry: Registry::new(tokens, tls)?,
+            registry: Registry::new(tokens, tls, timeouts)?,
             repositories: Repositories::new(ecr, common.stack.clone()),
             gzip: Compressor::new(Compression::Gzip { level: DEFAULT_GZIP_LEVEL }, resources.cores),
             compressor: Compressor::new(compression, resources.cores),
@@ -170,11 +187,18 @@ impl Importer {
             notifier,
             settings: repository,
             prefix: repository_prefix,
+            upload_bucket,
+            timeouts,
             consumer,
             failed_queue_arn: queue.failed_queue_arn,
             s3,
             now,
         })
+    }
+
+    /// The bucket whose objects are uploads. What lies in another is none, whoever says that it was created.
+    pub fn upload_bucket(&self) -> &str {
+        &self.upload_bucket
     }
 
     /// Imports one object, and writes the receipt however it ends.
@@ -199,21 +223,22 @@ impl Importer {
         let last = delivery.attempt.n >= delivery.attempt.of;
         let outcome = match &error {
             None => ImportOutcome::Imported,
-            Some(
-                ImportError::Superseded { .. }
-                | ImportError::Deleted { .. }
-                | ImportError::Object(ObjectError::Gone { .. }),
-            ) => ImportOutcome::Superseded,
+            Some(error) if error.is_overtaken() => ImportOutcome::Superseded,
             Some(error) if error.disposition() == Disposition::Transient && !last => ImportOutcome::Importing,
             Some(_) => ImportOutcome::Failed,
         };
         let why = error.as_ref().map(|error| self.reason(error, last));
         let section = self.section(outcome, delivery.attempt, started_at, &report, why);
-        let receipt = self.receipts.import(&upload, &section).await;
-        // Told only once it is written: the event makes others look at the receipt.
-        let receipt = match receipt {
-            Ok(receipt) => self.tell(&upload, &receipt).await.map(|()| receipt),
-            Err(error) => Err(error.into()),
+        let finish = Box::pin(async {
+            let receipt = self.receipts.import(&upload, &section).await?;
+            // Told only once it is written: the event makes others look at the receipt.
+            self.tell(&upload, &receipt).await?;
+            Ok(receipt)
+        });
+        // A last third is for handing the message back.
+        let receipt = match tokio::time::timeout_at(delivery.deadline - margin / 3, finish).await {
+            Ok(receipt) => receipt,
+            Err(_) => Err(ImportError::OutOfTime { layers: report.layers }),
         };
         match (error, receipt) {
             (None, Ok(receipt)) => Outcome::Done(Box::new(receipt)),
@@ -291,7 +316,8 @@ impl Importer {
         let object = Arc::new(S3Object::open(&self.s3, id).await?);
         report.size_bytes = Some(object.head().length_bytes);
         still_wanted(&object).await?;
-        let progress_receipt = ProgressReceipt { importer: self, upload, attempt, started_at };
+        let until = Instant::now() + left;
+        let progress_receipt = ProgressReceipt { importer: self, upload, attempt, started_at, until };
         progress_receipt.write(report).await?;
 
         let metadata = |name: &str| object.head().metadata.get(name).map(String::as_str);
@@ -301,12 +327,13 @@ impl Importer {
         let archive = Box::pin(self.archive(&object, left)).await?;
         let plan = Plan::of(&archive, &*object, naming, &consumer).await?;
         drop(archive);
+        plan.refuse_what_takes_too_long(left, attempt.of)?;
         report.left_out.clone_from(&plan.left_out);
         report.profile.clone_from(&plan.profile);
         tracing::info!(s3.key = upload.key, layout = %plan.layout, images = plan.images.len(), "planned");
 
         let standings = self.look_up(&plan).await?;
-        let mut repositories: BTreeMap<Repository, String> = BTreeMap::new();
+        let mut repositories: BTreeMap<Repository, Settings> = BTreeMap::new();
         for planned in &plan.images {
             let repository = &planned.target.repository;
             if !repositories.contains_key(repository) {
@@ -316,14 +343,14 @@ impl Importer {
                     .into_iter()
                     .map(|difference| format!("{repository}: {difference}"));
                 report.settings_differ.extend(differences);
-                repositories.insert(repository.clone(), settings.uri);
+                repositories.insert(repository.clone(), settings);
             }
         }
 
         let ready = self.send_all(&object, &plan, &standings, report, &progress_receipt).await?;
         // Asked again as late as possible: from here on tags move.
         still_wanted(&object).await?;
-        let ready = self.put_by_digest(&object, &plan, upload, ready).await?;
+        let ready = self.put_by_digest(&object, &plan, &progress_receipt, ready).await?;
         for image in &ready {
             self.put_tags(image).await?;
         }
@@ -359,9 +386,10 @@ impl Importer {
         &self,
         object: &Arc<S3Object>,
         plan: &'a Plan,
-        upload: &UploadId,
+        progress_receipt: &ProgressReceipt<'_>,
         ready: Vec<Ready<'a>>,
     ) -> Result<Vec<Ready<'a>>, ImportError> {
+        let ProgressReceipt { upload, until, .. } = *progress_receipt;
         let record = UploadRecord {
             bucket: upload.bucket.clone(),
             key: upload.key.clone(),
@@ -378,7 +406,7 @@ impl Importer {
                 Err(ImportError::Registry(RegistryError::BlobsMissing { message, .. })) => {
                     // ECR may clean up a blob that no manifest names yet: send what is gone, once more.
                     tracing::warn!(ecr.repository = %repository, message, "blobs are gone; sending them again");
-                    image = self.send_again(object, plan, image).await?;
+                    image = self.send_again(object, plan, image, until).await?;
                     self.put_manifests(&image).await?;
                 }
                 result => result?,
@@ -451,15 +479,18 @@ impl Importer {
 }
 
 impl Ready<'_> {
-    fn receipt(&self, repositories: &BTreeMap<Repository, String>) -> ImageReceipt {
+    fn receipt(&self, repositories: &BTreeMap<Repository, Settings>) -> ImageReceipt {
         let target = &self.planned.target;
-        let uri = repositories.get(&target.repository).cloned().unwrap_or_else(|| target.repository.to_string());
+        let settings = repositories.get(&target.repository);
+        let uri = settings.map_or_else(|| target.repository.to_string(), |settings| settings.uri.clone());
+        let repository_arn = settings.map(|settings| settings.arn.clone()).filter(|arn| !arn.is_empty());
         let tag = target.tags.first().map(|tag| format!(":{tag}")).unwrap_or_default();
         ImageReceipt {
             repository: target.repository.clone(),
             tags: target.tags.clone(),
             digest: self.root.digest,
             uri: format!("{uri}{tag}"),
+            repository_arn,
             image_id: self.config,
             platforms: self.planned.image.platforms(),
             named_by: target.named_by,
@@ -486,12 +517,14 @@ fn untold_of(error: &ImportError) -> &'static str {
     }
 }
 
-/// When a delivery that failed comes back: soon after progress, later and later otherwise.
+/// When a delivery that failed comes back: soon after progress, later and later otherwise. Who waited in vain for a
+/// peer until the end made none.
 fn backoff(error: &ImportError, attempt: Attempt) -> Duration {
-    if matches!(error, ImportError::OutOfTime { .. }) {
-        return limits::CONTINUE_AFTER;
+    match error {
+        ImportError::OutOfTime { layers: Some(layers) } if layers.sent_bytes > 0 => limits::CONTINUE_AFTER,
+        ImportError::BeingTold => limits::CLAIM,
+        _ => redelivery(attempt.n),
     }
-    redelivery(attempt.n)
 }
 
 #[cfg(test)]
@@ -503,7 +536,10 @@ mod tests {
         let failed = ImportError::Nothing;
         let waits: Vec<u64> = (1..=10).map(|n| backoff(&failed, Attempt { n, of: 10 }).as_secs()).collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
-        let progress = ImportError::OutOfTime { layers: None };
-        assert_eq!(backoff(&progress, Attempt { n: 7, of: 10 }), limits::CONTINUE_AFTER);
+        for (sent_bytes, wait) in [(1, limits::CONTINUE_AFTER), (0, redelivery(7))] {
+            let layers = Some(LayersDone { done: 1, of: 2, read_bytes: 0, sent_bytes });
+            assert_eq!(backoff(&ImportError::OutOfTime { layers }, Attempt { n: 7, of: 10 }), wait, "{sent_bytes}");
+        }
+        assert_eq!(backoff(&ImportError::OutOfTime { layers: None }, Attempt { n: 1, of: 10 }), redelivery(1));
     }
 }

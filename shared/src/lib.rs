@@ -44,4 +44,5 @@ pub mod disposition;
 pub mod limits;
 pub mod resources;
 pub mod retry;
+pub mod timeouts;
 pub mod version;

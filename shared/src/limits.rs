@@ -169,8 +169,9 @@ pub const ERROR_BODY_BYTES: u64 = 64 * KIB;
 /// answers normal, and at most six tries with backoff outlast a burst.
 pub const REQUEST_ATTEMPTS: usize = 6;
 
-/// Attempts at one blob, each from its first byte and in a new upload session.
-pub const BLOB_ATTEMPTS: usize = 4;
+/// Attempts at one blob, each from its first byte and in a new upload session: as many as at a small request, since
+/// the session's start is one.
+pub const BLOB_ATTEMPTS: usize = 6;
 
 /// The first pause between attempts; it doubles, with jitter.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -179,10 +180,27 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 
 /// How long a connection may take to come up.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a registry may take to send the next byte of an answer; the closing PUT of a large blob is the slowest.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long one small request to a registry may take, with all of its answer: a manifest of 4 MiB at 200 KB/s.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the registry may let a body stand still, or think after its last byte; the closing PUT of a large blob is
+/// the slowest.
+pub const STANDSTILL_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How long one attempt at a call of an AWS API may take; pages of a thousand findings or tags are the slowest.
+pub const CALL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a call may take with the SDK's own three attempts and the pauses between them.
+pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long the body of one range may be waited for, beside [`RANGE_BYTES_A_SECOND`]. S3's guide has small requests
+/// tried again after two seconds.
+pub const RANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a range's body must bring in a second on the average: a thousandth of what a function's network does.
+pub const RANGE_BYTES_A_SECOND: u64 = 64 * KIB;
 
 /// How long a token must still be valid to be used: ECR's tokens live 12 hours, one delivery at most 15 minutes.
 pub const TOKEN_MARGIN: Duration = Duration::from_mins(20);
@@ -221,7 +239,8 @@ pub const CLAIM: Duration = Duration::from_mins(2);
 /// How long sweeps still look at an image that was not there: one that is being pushed is not there for a while.
 pub const GONE: Duration = Duration::from_hours(1);
 
-/// Deliveries of a push that ask for an image that is not there: ECR may tell of it before it lists it.
+/// Deliveries of an event that ask for what is not there: ECR may tell of a push before it lists the image, and of a
+/// scan before it gives the findings.
 pub const GONE_DELIVERIES: u32 = 3;
 
 /// Tags named in an event or a message; the rest of a thousand would not fit into one.
@@ -238,6 +257,20 @@ pub const REASON_CHARS: usize = 2_000;
 /// Time kept free before the function's deadline: enough to close what is under way, write the receipt and hand
 /// the message back.
 pub const DEADLINE_MARGIN: Duration = Duration::from_secs(45);
+
+/// What a delivery reads, compresses and sends in a second until its own rate was seen, and what is planned with: four
+/// fifths of the 75 MiB that a function's network moves once its burst is over.
+///
+/// In the 855 s of a delivery that is 50 GiB, the largest layer. Ten deliveries move an upload of 250 GiB whatever its
+/// layers are: one that did not fit into a delivery begins the next, so two in a row move more than one could.
+pub const DELIVERY_BYTES_A_SECOND: u64 = 60 * MIB;
+
+/// How long a rate must have been seen to be planned with: as long as a function's burst (300 MiB) lasts at its
+/// lasting rate.
+pub const RATE_SETTLES: Duration = Duration::from_secs(4);
+
+/// Deliveries of a message that the template allows (`MaxReceives`), for planning where no queue says so.
+pub const DELIVERIES: u32 = 10;
 
 /// The first backoff of a message whose import failed; doubled with each receive.
 pub const REDELIVERY_FIRST: Duration = Duration::from_secs(5);
@@ -271,3 +304,25 @@ pub const VISIBILITY_LONGEST: Duration = Duration::from_hours(12);
 
 /// The longest time that SQS keeps a message (SQS quotas).
 pub const RETENTION_LONGEST: Duration = Duration::from_hours(14 * 24);
+
+/// Uploads that one run of reconcile looks at, at two requests each: 20 cents a day if every run finds as many. A
+/// million are gone through in 50 runs.
+pub const UPLOADS_A_RUN: u64 = 20_000;
+
+/// Uploads that are looked at at once.
+pub const UPLOADS_AT_ONCE: usize = 16;
+
+/// Uploads that one run sends round again, so that it does not flood the queue.
+pub const RESENT_A_RUN: usize = 100;
+
+/// Times that an upload is sent round again before it is given up.
+pub const RESENDS: u32 = 3;
+
+/// How long one delivery of an upload takes at most, as the template has it.
+pub const DELIVERY: Duration = Duration::from_mins(15);
+
+/// Messages of the failed queue that are looked at in one run: 100 requests.
+pub const FAILED_MESSAGES: usize = 1_000;
+
+/// How long messages of the failed queue are out of sight while they are looked at: several times what it takes.
+pub const FAILED_HIDDEN: Duration = Duration::from_mins(2);

@@ -3,6 +3,7 @@
 
 mod profile;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,47 @@ impl Plan {
         delivery: Duration,
     ) -> Result<Self, PlanError> {
         let archive = Archive::open(source, delivery).await?;
-        Self::of(&archive, &**source, upload, consumer).await
+        let plan = Self::of(&archive, &**source, upload, consumer).await?;
+        plan.refuse_what_takes_too_long(delivery, limits::DELIVERIES)?;
+        Ok(plan)
+    }
+
+    /// Refuses a layer that no delivery of the time `delivery` can finish, and an upload that `deliveries` of them
+    /// cannot: any two in a row move what one could without waste.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::LayerTooSlow`] and [`ArchiveError::UploadTooSlow`], with the arithmetic; permanent.
+    pub fn refuse_what_takes_too_long(&self, delivery: Duration, deliveries: u32) -> Result<(), ArchiveError> {
+        let layer_bytes = limits::DELIVERY_BYTES_A_SECOND.saturating_mul(delivery.as_secs());
+        let mut found_bytes = 0_u64;
+        let mut known = BTreeSet::new();
+        let extents = |planned: &'_ PlannedImage| {
+            let repository = planned.target.repository.clone();
+            planned
+                .image
+                .extents()
+                .into_iter()
+                .cloned()
+                .map(move |extent| (repository.clone(), extent))
+                .collect::<Vec<_>>()
+        };
+        for (repository, extent) in self.images.iter().flat_map(extents) {
+            // What is in memory already is small; what goes to two repositories may have to be sent to both.
+            if extent.content.is_some() || !known.insert((repository, extent.offset)) {
+                continue;
+            }
+            if extent.size_bytes > layer_bytes {
+                let (entry, found_bytes) = (extent.path, extent.size_bytes);
+                return Err(ArchiveError::LayerTooSlow { entry, found_bytes, most_bytes: layer_bytes, delivery });
+            }
+            found_bytes = found_bytes.saturating_add(extent.size_bytes);
+        }
+        let most_bytes = layer_bytes.saturating_mul(u64::from(deliveries.div_ceil(2)));
+        if found_bytes > most_bytes {
+            return Err(ArchiveError::UploadTooSlow { found_bytes, most_bytes, deliveries, delivery });
+        }
+        Ok(())
     }
 
     /// Reads the JSON entries of an archive whose files are found, finds the images, and names them.

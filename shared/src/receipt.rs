@@ -5,6 +5,7 @@
 
 pub mod log;
 mod tags;
+mod words;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use crate::event::ObjectCreated;
 use crate::image::{Digest, Repository, Tag};
 use crate::naming::NamedBy;
 use crate::plan::Applied;
-use crate::react::release::{Hold, ReleaseState};
+use crate::react::release::ReleaseState;
 use crate::react::{ImageRelease, Verdict, Verification};
 use crate::state::image_record::UploadRecord;
 use crate::state::{Documents, StateError};
@@ -181,6 +182,11 @@ impl UploadId {
         self.version_id == other.version_id && (self.version_id.is_some() || same_content)
     }
 
+    /// Whether the key leaves room for the receipt's.
+    pub(crate) fn has_room_for_receipt(&self) -> bool {
+        self.key.len() + SUFFIX.len() <= KEY_LONGEST
+    }
+
     /// Whether `other` is another version of this key, and which came later, as far as the sequencers say
     /// (S3 user guide, "Event message structure": hexadecimal, compared after padding on the left).
     fn order(&self, other: &Self) -> Option<Ordering> {
@@ -284,8 +290,8 @@ pub struct LayersDone {
 /// Why, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time` or
-    /// `superseded`.
+    /// A word that is stable: `archive`, `naming`, `conflict`, `repository`, `object`, `operator`, `network`, `time`,
+    /// `lost` or `superseded`.
     pub kind: String,
     /// The whole chain of causes.
     pub text: String,
@@ -306,6 +312,9 @@ pub struct ImageReceipt {
     pub digest: Digest,
     /// Registry host, repository and first tag: what `docker pull` takes.
     pub uri: String,
+    /// The repository's ARN, as far as ECR has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_arn: Option<String>,
     /// The config's digest, where it is one image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<Digest>,
@@ -370,7 +379,7 @@ impl Receipts {
         let mut written = fresh(BTreeMap::new());
         let mut decided_before = false;
         let mut before = None;
-        if fits(upload) {
+        if upload.has_room_for_receipt() {
             let change = |known: Option<Receipt>| {
                 written = fresh(BTreeMap::new());
                 decided_before = false;
@@ -416,13 +425,45 @@ impl Receipts {
         Ok(written)
     }
 
+    /// Writes import's section of an upload that nothing was heard of, if that is so still: there is no receipt of its
+    /// version, or it is importing and was last written at `seen`. Gives whether it was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub(crate) async fn claim(
+        &self,
+        upload: &UploadId,
+        seen: Option<Timestamp>,
+        import: &ImportSection,
+    ) -> Result<bool, StateError> {
+        let change = |known: Option<Receipt>| {
+            let known = known.filter(|known| known.upload.is_version(upload));
+            let is_silent = match (&known, seen) {
+                (None, None) => true,
+                (Some(known), Some(seen)) => known.state == State::Importing && known.import.updated_at == seen,
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+            let (upload, reaction) = match known {
+                Some(known) => (known.upload, known.reaction),
+                None => (upload.clone(), BTreeMap::new()),
+            };
+            is_silent.then(|| self.receipt(&upload, import.clone(), reaction))
+        };
+        let written = self.documents(upload).update(&key(upload), WANTED, change).await?;
+        if let Some(receipt) = &written {
+            self.tag(receipt).await;
+        }
+        Ok(written.is_some())
+    }
+
     /// Notes that people were told of the upload's failure.
     ///
     /// # Errors
     ///
     /// [`StateError`]
     pub async fn told(&self, upload: &UploadId) -> Result<(), StateError> {
-        if !fits(upload) {
+        if !upload.has_room_for_receipt() {
             return Ok(());
         }
         let change = |known: Option<Receipt>| {
@@ -445,7 +486,7 @@ impl Receipts {
         digest: Digest,
         reaction: &ImageReaction,
     ) -> Result<(), StateError> {
-        if !fits(upload) {
+        if !upload.has_room_for_receipt() {
             return Ok(());
         }
         let mut before = None;
@@ -481,7 +522,7 @@ impl Receipts {
 
     fn receipt(&self, upload: &UploadId, import: ImportSection, reaction: BTreeMap<String, ImageReaction>) -> Receipt {
         let state = state_of(&import, &reaction);
-        let (summary, next) = in_words(state, upload, &import, &reaction);
+        let (summary, next) = words::in_words(state, upload, &import, &reaction);
         Receipt {
             state,
             summary,
@@ -507,11 +548,6 @@ fn key(upload: &UploadId) -> String {
     format!("{}{SUFFIX}", upload.key)
 }
 
-/// Whether the key leaves room for the receipt's.
-fn fits(upload: &UploadId) -> bool {
-    upload.key.len() + SUFFIX.len() <= KEY_LONGEST
-}
-
 /// What the sections come to: the worst of the images, once they are in ECR.
 fn state_of(import: &ImportSection, reaction: &BTreeMap<String, ImageReaction>) -> State {
     match import.outcome {
@@ -529,65 +565,6 @@ fn state_of(import: &ImportSection, reaction: &BTreeMap<String, ImageReaction>) 
                 Some(ReleaseState::Waiting) | None => State::Imported,
             }
         }
-    }
-}
-
-/// The receipt's `summary` and `next`.
-fn in_words(
-    state: State,
-    upload: &UploadId,
-    import: &ImportSection,
-    reaction: &BTreeMap<String, ImageReaction>,
-) -> (String, String) {
-    let wait = || format!("docs/gantry-wait s3://{}/{}", upload.bucket, upload.key);
-    let reason = || import.reason.as_ref();
-    let text = || reason().map(|reason| reason.text.clone()).unwrap_or_default();
-    let fix = || reason().map(|reason| reason.fix.clone()).unwrap_or_default();
-    let names = import.images.iter().map(name).collect::<Vec<_>>().join(", ");
-    let pull = || import.images.first().map(|image| format!("docker pull {}", image.uri)).unwrap_or_default();
-    match state {
-        State::Importing => {
-            let Attempt { n, of } = import.attempt;
-            match reason() {
-                Some(reason) => {
-                    (format!("delivery {n} of {of} failed, and it is tried again: {}", reason.text), reason.fix.clone())
-                }
-                None => (format!("delivery {n} of {of} is importing it"), wait()),
-            }
-        }
-        State::Imported => (format!("{names} is in ECR; verification or verdict is outstanding"), wait()),
-        State::Released => (format!("{names} is in ECR and verified: {}", work(import)), pull()),
-        State::Held => {
-            let held = import.images.iter().find_map(|image| {
-                let known = reaction.get(&reaction_key(&image.repository, image.digest))?;
-                Some((name(image), known.release.held.as_ref()?))
-            });
-            let (image, Hold { text, fix, .. }) = match held {
-                Some((image, reason)) => (image, reason.clone()),
-                None => (names, Hold::unknown()),
-            };
-            (format!("{image} is in ECR and must not be used: {text}"), fix.replace('\n', " "))
-        }
-        State::Failed => (format!("nothing was tagged: {}", text()), fix()),
-        State::Superseded => (format!("nothing was moved: {}", text()), wait()),
-    }
-}
-
-fn name(image: &ImageReceipt) -> String {
-    let tags: Vec<&str> = image.tags.iter().map(Tag::as_str).collect();
-    format!("{}:{}", image.repository, tags.join(","))
-}
-
-/// What was done, in a few words.
-fn work(import: &ImportSection) -> String {
-    let blobs = || import.images.iter().flat_map(|image| &image.blobs);
-    let of = |how: How| blobs().filter(move |blob| blob.how == how);
-    let sent_bytes: u64 = of(How::Sent).map(|blob| blob.size_bytes).sum();
-    let (sent, kept) = (of(How::Sent).count(), of(How::Reused).count() + of(How::Mounted).count());
-    if sent == 0 {
-        "nothing had to be sent".to_owned()
-    } else {
-        format!("{sent} blobs ({sent_bytes} bytes) sent, {kept} reused")
     }
 }
 

@@ -7,6 +7,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use crate::disposition::Disposition;
 use crate::limits;
+use crate::timeouts::Timeouts;
 
 /// An error that knows whether trying again could help.
 pub trait Disposed: std::error::Error {
@@ -29,14 +30,19 @@ pub fn redelivery(n: u32) -> Duration {
 /// # Errors
 ///
 /// The error of the last attempt, with its disposition unchanged.
-pub async fn retry<T, E, F>(what: &'static str, attempts: usize, attempt: impl FnMut() -> F) -> Result<T, E>
+pub async fn retry<T, E, F>(
+    what: &'static str,
+    attempts: usize,
+    timeouts: &Timeouts,
+    attempt: impl FnMut() -> F,
+) -> Result<T, E>
 where
     E: Disposed,
     F: Future<Output = Result<T, E>>,
 {
     let backoff = ExponentialBuilder::default()
-        .with_min_delay(limits::BACKOFF_FIRST)
-        .with_max_delay(limits::BACKOFF_LONGEST)
+        .with_min_delay(timeouts.first_pause)
+        .with_max_delay(timeouts.longest_pause)
         .with_max_times(attempts.saturating_sub(1))
         .with_jitter();
     attempt

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic, as tests do")]
 
+mod account;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -110,8 +112,21 @@ fn import_status_and_plan_say_what_is_and_end_with_the_right_code() {
         &[],
     );
     check(folder, &["status", "no/such:1"], 1, &[], &["there is no upload and no image called \"no/such:1\""]);
-    let receipt = check(folder, &["status", "my-app.tar", "--json"], 0, &[], &[]);
-    assert_eq!(serde_json::from_str::<Value>(&receipt).unwrap()["state"], "released");
+    let story = check(folder, &["status", "my-app.tar", "--json"], 0, &[], &[]);
+    let story = serde_json::from_str::<Value>(&story).unwrap();
+    assert_eq!((&story["state"], &story["receipt"]["state"]), (&"released".into(), &"released".into()));
+
+    // Once more, with what it is now.
+    check(
+        folder,
+        &["retry", "cut.tar"],
+        1,
+        &["goes round again"],
+        &["failed: nothing was tagged: the archive is cut off", "what to do: "],
+    );
+    check(folder, &["retry", "my-app.tar"], 1, &[], &["it is released already"]);
+    check(folder, &["retry", "gone.tar"], 1, &[], &["there is no upload called \"gone.tar\""]);
+    check(folder, &["retry"], 2, &[], &["Usage:"]);
 
     check(folder, &["plan", "my-app.tar"], 0, &["team/my-app:1.4.2 (named by the archive)", "compress and send"], &[]);
     check(folder, &["plan", "cut.tar"], 1, &[], &["would be refused: the archive is cut off"]);
@@ -268,6 +283,12 @@ impl Up {
     fn exports(&self) -> String {
         let exports = self.lines.iter().filter(|line| line.starts_with("export "));
         exports.flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+
+    /// Where it listens.
+    fn endpoint(&self) -> String {
+        let named = self.lines.iter().find_map(|line| line.strip_prefix("export AWS_ENDPOINT_URL="));
+        named.unwrap().to_owned()
     }
 
     /// Ends it as Ctrl-C does.

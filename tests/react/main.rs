@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic, as tests do")]
 
+mod again;
 mod order;
 mod policy;
 mod pushes;
@@ -47,13 +48,6 @@ async fn upload(pipeline: &Pipeline, key: &str, body: &[u8], metadata: &[(&str, 
     let receipt = pipeline.receipt(key).await.unwrap();
     assert_eq!(receipt["upload"]["version_id"], uploaded.version_id);
     (uploaded, receipt)
-}
-
-/// Makes the image's record say that it was pushed long ago: time passes.
-async fn age(pipeline: &Pipeline, repository: &str, digest: &str) {
-    let mut record = pipeline.record(repository, digest).await.unwrap();
-    record["pushed_at"] = json!("2026-01-01T00:00:00Z");
-    pipeline.put_state(&format!("images/{repository}/{digest}.json"), &record.to_string()).await;
 }
 
 /// How often functions called `operation`.

@@ -3,7 +3,7 @@
 use pipeline_tests::look::check_image;
 use serde_json::{Value, json};
 
-use crate::{age, calls, finding, gated, tarball, upload, with};
+use crate::{calls, finding, gated, tarball, upload, with};
 
 const CRITICAL: &str = "critical CVE-2026-0001 in openssl 3.0.1";
 
@@ -184,7 +184,7 @@ async fn silence_is_inconclusive_after_its_time_and_says_why() {
         pipeline.stack.run_scheduled("ReconcileFunction").await.unwrap();
         assert_eq!(pipeline.receipt("team/app/1.0.0.tar").await.unwrap()["state"], "imported", "it is not time yet");
 
-        age(&pipeline, "team/app", digest).await;
+        pipeline.age("team/app", digest).await;
         pipeline.stack.run_scheduled("ReconcileFunction").await.unwrap();
         pipeline.quiet().await;
         let receipt = pipeline.receipt("team/app/1.0.0.tar").await.unwrap();

@@ -15,6 +15,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use emulator::account;
 use emulator::faults::FaultPlan;
 use emulator::host::LogLine;
+use emulator::shape::Shape;
 use emulator::sqs::Waits;
 use emulator::stack::{Stack, StackOptions};
 use local::session::functions;
@@ -57,6 +58,8 @@ pub struct Setup {
     pub unpolled: bool,
     /// A folder that an earlier stack used.
     pub folder: Option<TempDir>,
+    /// How slow the network is.
+    pub shape: Shape,
 }
 
 /// A running stack and a client of it.
@@ -108,6 +111,7 @@ impl Pipeline {
             queues_left_alone: setup.unpolled,
             faults: faults.clone(),
             waits: Waits::Skipped,
+            shape: setup.shape,
             ..StackOptions::default()
         });
         let stack = stack.await.expect("the stack starts");
@@ -227,9 +231,24 @@ impl Pipeline {
         Some(serde_json::from_slice(&bytes).expect("a record is JSON"))
     }
 
+    /// Makes an image, and its record, as old as months: time passes.
+    pub async fn age(&self, repository: &str, digest: &str) {
+        const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+        let (image, at) = (digest.parse().expect("a digest"), LONG_AGO.parse().expect("a time"));
+        self.stack.images().set_pushed_at(repository, &image, at).expect("the repository is there");
+        let mut record = self.record(repository, digest).await.expect("the image has a record");
+        record["pushed_at"] = LONG_AGO.into();
+        self.put_state(&format!("images/{repository}/{digest}.json"), &record.to_string()).await;
+    }
+
     /// Waits until nothing is left to do: no message in any queue of a function, and no request of one since the last
     /// look.
     pub async fn quiet(&self) {
+        self.quiet_in(PATIENCE).await;
+    }
+
+    /// The same, of a crowd that takes longer.
+    pub async fn quiet_in(&self, patience: Duration) {
         let quiet = async {
             let mut requests = None;
             loop {
@@ -244,7 +263,7 @@ impl Pipeline {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, quiet).await.expect("it becomes quiet in time");
+        tokio::time::timeout(patience, quiet).await.expect("it becomes quiet in time");
     }
 
     /// What was told so far, in its order: name and detail, as machines get them.
@@ -276,7 +295,8 @@ impl Pipeline {
     }
 }
 
-fn client(endpoint: &str) -> Client {
+/// The user's client of the buckets at `endpoint`.
+pub fn client(endpoint: &str) -> Client {
     let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "tests");
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

@@ -213,6 +213,7 @@ fn our_own_objects_wake_nobody() {
         ("state", "policy.good.toml"),
         ("state", "policy.told.json"),
         ("state", "sweep.json"),
+        ("state", "uploads.json"),
         ("uploads", "team/my-app/1.0.0.tar.receipt.json"),
     ] {
         let event = json!({

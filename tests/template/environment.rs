@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use emulator::template::Template;
-use gantry::config::{ConfigError, ImportConfig, ReactConfig};
+use gantry::config::{ConfigError, ImportConfig, ReactConfig, ReconcileConfig};
 use pipeline_tests::TEMPLATE;
 
 use crate::document::{resolved, section};
@@ -26,6 +26,8 @@ fn variables(function: &str, parameters: &[(&str, &str)]) -> BTreeMap<String, St
 fn config(function: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
     if function == IMPORT {
         ImportConfig::from_lookup(lookup).map(|config| format!("{config:?}"))
+    } else if function == "ReconcileFunction" {
+        ReconcileConfig::from_lookup(lookup).map(|config| format!("{config:?}"))
     } else {
         ReactConfig::from_lookup(lookup).map(|config| format!("{config:?}"))
     }

@@ -74,9 +74,7 @@ async fn everything() -> Pipeline {
     pipeline.quiet().await;
     let receipt = pipeline.receipt("quiet/app/1.0.0.tar").await.unwrap();
     let digest = receipt["import"]["images"][0]["digest"].as_str().unwrap();
-    let mut record = pipeline.record("quiet/app", digest).await.unwrap();
-    record["pushed_at"] = json!("2026-01-01T00:00:00Z");
-    pipeline.put_state(&format!("images/quiet/app/{digest}.json"), &record.to_string()).await;
+    pipeline.age("quiet/app", digest).await;
     // An event need not name the version.
     let bare = json!({
         "source": "aws.s3", "detail-type": "Object Created",

@@ -94,6 +94,11 @@ impl Environment {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The process's id, while it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Runs one invocation: its answer or error, or why the environment has ended.
     ///
     /// # Cancel safety
@@ -292,6 +297,19 @@ fn ask_to_end(pid: u32) {
 /// The end of its standard input is all that tells it.
 #[cfg(not(unix))]
 fn ask_to_end(_pid: u32) {}
+
+/// Sends SIGKILL; whether there was such a process.
+#[cfg(unix)]
+pub(super) fn kill_at_once(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok())
+}
+
+/// There is no such signal.
+#[cfg(not(unix))]
+pub(super) fn kill_at_once(_pid: u32) -> bool {
+    false
+}
 
 /// The most memory the process has had resident, in MiB rounded up; Linux alone tells.
 fn peak_memory_mib(pid: u32) -> Option<u64> {

@@ -113,7 +113,7 @@ impl Core {
                 Err(answer) => answer,
                 Ok((request, cut)) => {
                     let answer = self.route(service, &operation, caller.clone(), request).await;
-                    trouble::after(action, answer, &cut)
+                    trouble::after(action, answer, &cut).await
                 }
             },
         };

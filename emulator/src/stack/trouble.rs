@@ -47,12 +47,24 @@ pub(super) async fn before(action: &Action, request: Request) -> Result<(Request
             cut.0 = Some(Arc::clone(&was_cut));
             Ok((request.map(|body| Short::new(body, *bytes, Some(was_cut)).boxed_unsync()), cut))
         }
-        Action::ShortBody(_) | Action::CloseAfterHandling | Action::Header(..) => Ok((request, cut)),
+        Action::StallAfterRequestBytes(bytes) => {
+            let (parts, body) = request.into_parts();
+            Ok((Request::from_parts(parts, Still { body, left: *bytes }.boxed_unsync()), cut))
+        }
+        Action::Hold(hold) => {
+            hold.wait().await;
+            Ok((request, cut))
+        }
+        Action::ShortBody(_)
+        | Action::CloseAfterHandling
+        | Action::Header(..)
+        | Action::Drip(_)
+        | Action::HoldAnswer(_) => Ok((request, cut)),
     }
 }
 
 /// What `action` makes of the service's answer.
-pub(super) fn after(action: &Action, answer: Answer, cut: &Cut) -> Answer {
+pub(super) async fn after(action: &Action, answer: Answer, cut: &Cut) -> Answer {
     match action {
         Action::ShortBody(bytes) => {
             answer.map(|response| response.map(|body| Short::new(body, *bytes, None).boxed_unsync()))
@@ -62,8 +74,18 @@ pub(super) fn after(action: &Action, answer: Answer, cut: &Cut) -> Answer {
             response.headers_mut().insert(name.clone(), value.clone());
             response
         }),
+        Action::Drip(every) => answer.map(|response| response.map(|body| Dripping::new(body, *every).boxed_unsync())),
+        Action::HoldAnswer(hold) => {
+            hold.wait().await;
+            answer
+        }
         Action::DropAfterRequestBytes(_) if cut.happened() => Err(Dropped),
-        Action::DropAfterRequestBytes(_) | Action::Status(..) | Action::Reset | Action::Stall => answer,
+        Action::DropAfterRequestBytes(_)
+        | Action::StallAfterRequestBytes(_)
+        | Action::Hold(_)
+        | Action::Status(..)
+        | Action::Reset
+        | Action::Stall => answer,
     }
 }
 
@@ -134,6 +156,79 @@ impl HttpBody for Short {
     }
 }
 
+/// A body that stands still after so many bytes.
+struct Still {
+    body: Body,
+    left: u64,
+}
+
+impl HttpBody for Still {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.left == 0 {
+            // Whoever waits for it is dropped with the connection.
+            return Poll::Pending;
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(bytes) = frame.data_ref()
+        {
+            self.left = self.left.saturating_sub(bytes.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+}
+
+/// A body that comes one byte at a time.
+struct Dripping {
+    body: Body,
+    every: Duration,
+    held: Bytes,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Dripping {
+    fn new(body: Body, every: Duration) -> Self {
+        Self { body, every, held: Bytes::new(), pause: None }
+    }
+}
+
+impl HttpBody for Dripping {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        while self.held.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => self.held = frame.into_data().unwrap_or_default(),
+                other => return Poll::Ready(other),
+            }
+        }
+        let every = self.every;
+        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(every)));
+        ready!(pause.as_mut().poll(context));
+        self.pause = None;
+        let next = self.held.split_to(1);
+        Poll::Ready(Some(Ok(Frame::data(next))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        if let Some(exact) = hint.exact() {
+            hint.set_exact(exact + self.held.len() as u64);
+        }
+        hint
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,12 +254,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_dripping_body_is_whole_in_the_end_and_a_still_one_never() {
+        let body = Dripping::new(full("abc"), Duration::from_millis(1)).boxed_unsync();
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+        let still = Still { body: full("abc"), left: 2 }.collect();
+        assert!(tokio::time::timeout(Duration::from_millis(20), still).await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_cut_request_is_dropped_and_a_whole_one_is_not() {
         for (bytes, want) in [(2, Err(Dropped)), (6, Ok(200))] {
             let action = Action::DropAfterRequestBytes(bytes);
             let (request, cut) = before(&action, Request::new(full("abcdef"))).await.unwrap();
             let _read = request.into_body().collect().await;
-            let answer = after(&action, Ok(Response::new(full(""))), &cut);
+            let answer = after(&action, Ok(Response::new(full(""))), &cut).await;
             assert_eq!(answer.map(|response| response.status().as_u16()), want);
         }
     }

@@ -56,6 +56,10 @@ impl ImportUploads {
     }
 
     async fn import(&self, object: &ObjectCreated, delivery: Delivery) -> Option<Later> {
+        if object.bucket != self.importer.upload_bucket() {
+            tracing::warn!(shape = "an object of another bucket", "not an upload; acknowledged");
+            return None;
+        }
         if object.key.ends_with('/') || object.key.ends_with(SUFFIX) {
             tracing::info!("a folder or a receipt, not an upload; acknowledged");
             return None;

@@ -3,7 +3,7 @@
 use gantry::disposition::chain;
 use gantry::event::{Event, push};
 use gantry::react::{Look, Reactor};
-use runtime::{Asked, Handler, Later, Message, Metrics, all_later, look_at_each};
+use runtime::{Asked, Handler, Later, Message, Metrics, all_later, look_at_each, policy};
 use tokio::time::Instant;
 
 /// Looks at what was pushed.
@@ -25,7 +25,7 @@ impl Handler for LookAtPushes {
         if asked.is_empty() {
             return messages.iter().map(|_| None).collect();
         }
-        match self.reactor.policy().await {
+        match policy(&self.reactor, deadline).await {
             Ok(policy) => look_at_each(&self.reactor, &self.metrics, &policy, asked, messages, deadline).await,
             Err(error) => all_later(&error, messages),
         }

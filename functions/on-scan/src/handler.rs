@@ -4,7 +4,7 @@ use gantry::disposition::chain;
 use gantry::event::{Event, scan};
 use gantry::react::policy::Loaded;
 use gantry::react::{Look, ReactError, Reactor, Sweep};
-use runtime::{Asked, Handler, Later, Message, Metrics, all_later, end_of_work, later, look_at_each};
+use runtime::{Asked, Handler, Later, Message, Metrics, all_later, end_of_work, later, look_at_each, policy};
 use tokio::time::Instant;
 
 /// Judges what was scanned.
@@ -37,7 +37,7 @@ impl Handler for Judge {
         if asked.is_empty() && of_policy.is_empty() {
             return messages.iter().map(|_| None).collect();
         }
-        let policy = match self.reactor.policy().await {
+        let policy = match policy(&self.reactor, deadline).await {
             Ok(policy) => policy,
             Err(error) => return all_later(&error, messages),
         };

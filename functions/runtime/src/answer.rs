@@ -53,7 +53,7 @@ impl<H: Handler> Answerer<H> {
         let mut response = SqsBatchResponse::default();
         for (message, later) in batch.records.into_iter().zip(answers) {
             if let Some(later) = later {
-                self.give_back(&message, later.after).await;
+                self.give_back(&message, later.after, deadline).await;
                 // Lambda reads an empty identifier as "the whole batch failed", which is the safe side.
                 response.add_failure(message.message_id.unwrap_or_default());
             }
@@ -68,14 +68,18 @@ impl<H: Handler> Answerer<H> {
     }
 
     /// Makes the message visible again after a backoff; otherwise SQS would sit on it for the whole visibility
-    /// timeout. Best effort: without it the message still comes back.
-    async fn give_back(&self, message: &SqsMessage, after: Duration) {
+    /// timeout. Best effort, in half of the time that is left: without it the message still comes back.
+    async fn give_back(&self, message: &SqsMessage, after: Duration, deadline: Instant) {
         let (Some(queue), Some(handle)) = (&self.queue, &message.receipt_handle) else { return };
         let seconds = i32::try_from(after.as_secs()).unwrap_or(i32::MAX);
         let change = queue.client.change_message_visibility().queue_url(&queue.url).receipt_handle(handle);
-        if let Err(error) = change.visibility_timeout(seconds).send().await {
-            tracing::warn!(error = chain(&error), "the message keeps its visibility timeout");
-        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match tokio::time::timeout(left / 2, change.visibility_timeout(seconds).send()).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(slow) => slow.to_string(),
+        };
+        tracing::warn!(error, "the message keeps its visibility timeout");
     }
 }
 

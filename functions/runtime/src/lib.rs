@@ -19,12 +19,13 @@ use gantry::event::EventError;
 use gantry::notify::Notifier;
 use gantry::react::Clients;
 use gantry::receipt::Attempt;
+use gantry::timeouts::Timeouts;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 use tokio::time::Instant;
 
 pub use lambda_runtime::Error;
-pub use looks::{Asked, all_later, end_of_work, later, look_at_each};
+pub use looks::{Asked, all_failed, all_later, end_of_work, later, look_at_each, policy};
 pub use metrics::Metrics;
 
 use answer::{Answerer, Queue};
@@ -74,8 +75,14 @@ impl Start {
             s3: aws_sdk_s3::Client::new(&self.aws),
             ecr: aws_sdk_ecr::Client::new(&self.aws),
             notifier: Notifier::new(events, sns, config),
+            timeouts: Timeouts::default(),
             tls: self.trust.clone().map(Trust::client),
         }
+    }
+
+    /// A client of queues.
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.aws)
     }
 
     /// What counts for the stack of `config`.
@@ -115,14 +122,19 @@ pub async fn serve<H: Handler>(
         None => https,
     };
     let https = https.build_https();
-    let aws = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(https).load().await;
+    let aws = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(https)
+        // The SDK has none of its own but for connecting.
+        .timeout_config(Timeouts::default().of_calls())
+        .load()
+        .await;
     let start = Start { aws, trust };
     let (handler, queue) = make(&start)?;
     tracing::info!(version = gantry::version::VERSION, failure = H::FAILURE, "started");
 
     let max_receives = queue.as_ref().map_or(1, |queue| queue.max_receives);
     let queue = queue.and_then(|queue| queue.url);
-    let queue = queue.map(|url| Queue { client: aws_sdk_sqs::Client::new(&start.aws), url });
+    let queue = queue.map(|url| Queue { client: start.sqs(), url });
     let answerer = Arc::new(Answerer { handler, queue, max_receives });
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let answerer = Arc::clone(&answerer);

@@ -7,7 +7,7 @@ use gantry::image::{Digest, Repository, Tag};
 use gantry::limits;
 use gantry::react::policy::Loaded;
 use gantry::react::{Look, Looked, ReactError, Reactor};
-use gantry::retry::{Disposed as _, redelivery};
+use gantry::retry::{Disposed, redelivery};
 use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
@@ -44,6 +44,10 @@ pub async fn look_at_each(
             Ok(Ok(Looked::Gone)) if look.verify && places.iter().any(|place| may_yet_come(messages.get(*place))) => {
                 ReactError::NotThere
             }
+            // ECR may tell of a scan before its findings are there; reconcile has the last word.
+            Ok(Ok(Looked::Unscanned(_))) if places.iter().any(|place| may_yet_come(messages.get(*place))) => {
+                ReactError::NotScanned
+            }
             Ok(Ok(looked)) => {
                 span.in_scope(|| told(&looked, places.len()));
                 metrics.look(&looked);
@@ -71,6 +75,7 @@ fn may_yet_come(message: Option<&Message>) -> bool {
 fn told(looked: &Looked, events: usize) {
     match looked {
         Looked::At(standing) => tracing::info!(?standing, events, "looked"),
+        Looked::Unscanned(standing) => tracing::warn!(?standing, events, "looked; its scan has no answer"),
         Looked::NotOurs => tracing::info!(events, "not a repository of this stack; acknowledged"),
         Looked::Gone => tracing::info!(events, "the image or its repository is gone; acknowledged"),
     }
@@ -78,7 +83,21 @@ fn told(looked: &Looked, events: usize) {
 
 /// Whether and when `message` comes back after `error`, which is logged: a permanent failure is done with.
 pub fn later(error: &ReactError, message: &Message) -> Option<Later> {
-    let (kind, text) = (error.kind(), chain(error));
+    failed(error, error.kind(), message)
+}
+
+/// The same for every message.
+pub fn all_later(error: &ReactError, messages: &[Message]) -> Vec<Option<Later>> {
+    all_failed(error, error.kind(), messages)
+}
+
+/// [`all_later`] after any error; `kind` is a stable word for alarms.
+pub fn all_failed(error: &impl Disposed, kind: &str, messages: &[Message]) -> Vec<Option<Later>> {
+    messages.iter().map(|message| failed(error, kind, message)).collect()
+}
+
+fn failed(error: &impl Disposed, kind: &str, message: &Message) -> Option<Later> {
+    let text = chain(error);
     let gantry::receipt::Attempt { n, of } = message.attempt;
     match error.disposition() {
         Disposition::Permanent => {
@@ -93,9 +112,14 @@ pub fn later(error: &ReactError, message: &Message) -> Option<Later> {
     }
 }
 
-/// The same for every message.
-pub fn all_later(error: &ReactError, messages: &[Message]) -> Vec<Option<Later>> {
-    messages.iter().map(|message| later(error, message)).collect()
+/// The policy in force, in time.
+///
+/// # Errors
+///
+/// [`ReactError`], transient.
+pub async fn policy(reactor: &Reactor, deadline: Instant) -> Result<Loaded, ReactError> {
+    let loaded = tokio::time::timeout_at(end_of_work(deadline), reactor.policy()).await;
+    loaded.unwrap_or(Err(ReactError::OutOfTime))
 }
 
 /// When work has to end so that there is time for the answer.

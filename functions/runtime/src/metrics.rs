@@ -9,6 +9,7 @@ use std::io::Write as _;
 use gantry::react::release::Standing;
 use gantry::react::{Looked, Swept};
 use gantry::receipt::{How, Receipt, State};
+use gantry::uploads::Reconciled;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,9 +45,9 @@ impl Metrics {
     /// An image was looked at.
     pub fn look(&self, looked: &Looked) {
         let verdict = match looked {
-            Looked::At(Standing::Waiting) => "waiting",
-            Looked::At(Standing::Released(_)) => "released",
-            Looked::At(Standing::Held(hold)) => hold.kind.as_str(),
+            Looked::At(Standing::Waiting) | Looked::Unscanned(Standing::Waiting) => "waiting",
+            Looked::At(Standing::Released(_)) | Looked::Unscanned(Standing::Released(_)) => "released",
+            Looked::At(Standing::Held(hold)) | Looked::Unscanned(Standing::Held(hold)) => hold.kind.as_str(),
             Looked::NotOurs => "not-ours",
             Looked::Gone => "gone",
         };
@@ -64,6 +65,17 @@ impl Metrics {
             ("RecordsSwept", "Count", count(swept.records)),
             ("RecordsLooked", "Count", count(swept.looked)),
             ("RecordsFailed", "Count", count(swept.failed)),
+        ]));
+    }
+
+    /// The uploads were gone through.
+    pub fn reconciled(&self, done: &Reconciled) {
+        self.say(&Said::of([
+            ("UploadsLooked", "Count", done.uploads),
+            ("UploadsSilent", "Count", done.silent),
+            ("UploadsResent", "Count", done.resent),
+            ("UploadsGivenUp", "Count", done.given_up),
+            ("UploadsFailed", "Count", done.failed),
         ]));
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::decompress::{Codec, DecodeError};
 use crate::disposition::Disposition;
 use crate::image::{Digest, DigestError};
+use crate::limits;
 use crate::object::ObjectError;
 use crate::retry::Disposed;
 
@@ -55,6 +56,38 @@ pub enum ArchiveError {
         /// Decompressed bytes that one delivery can get through.
         most_bytes: u64,
         /// The time it has.
+        delivery: Duration,
+    },
+    /// A layer that no delivery can finish.
+    #[error(
+        "the layer {entry:?} takes too long: {found_bytes} bytes, at {} MiB/s, are {} s, and a delivery has {} s, enough \
+         for {most_bytes} bytes",
+        limits::DELIVERY_BYTES_A_SECOND >> 20, moving_seconds(*.found_bytes), .delivery.as_secs()
+    )]
+    LayerTooSlow {
+        /// The archive's entry.
+        entry: String,
+        /// Its size.
+        found_bytes: u64,
+        /// What one delivery can move.
+        most_bytes: u64,
+        /// The time it has.
+        delivery: Duration,
+    },
+    /// More than all deliveries can move.
+    #[error(
+        "the upload takes too long: {found_bytes} bytes, at {} MiB/s, are {} s, and {deliveries} deliveries of \
+         {} s, of which the half may go to waste where layers do not fit, are enough for {most_bytes} bytes",
+        limits::DELIVERY_BYTES_A_SECOND >> 20, moving_seconds(*.found_bytes), .delivery.as_secs()
+    )]
+    UploadTooSlow {
+        /// Bytes of all blobs, each once for each repository.
+        found_bytes: u64,
+        /// What the deliveries can move, whatever the layers are.
+        most_bytes: u64,
+        /// How many there are.
+        deliveries: u32,
+        /// The time that each has.
         delivery: Duration,
     },
     /// A JSON entry of a compressed archive that was passed over.
@@ -263,6 +296,11 @@ fn seconds(codec: Codec, bytes: u64) -> u64 {
     bytes.div_ceil(codec.megabytes_a_second().saturating_mul(1_000_000).max(1))
 }
 
+/// Whole seconds that a delivery needs for so many bytes, rounded up.
+fn moving_seconds(bytes: u64) -> u64 {
+    bytes.div_ceil(limits::DELIVERY_BYTES_A_SECOND)
+}
+
 fn detail(why: Option<&str>) -> String {
     why.map(|why| format!(": {why}")).unwrap_or_default()
 }
@@ -290,6 +328,9 @@ impl ArchiveError {
             }
             Self::TooSlow { .. } => {
                 "upload the tar itself, of which only what ECR lacks is read, or compress it with zstd"
+            }
+            Self::LayerTooSlow { .. } | Self::UploadTooSlow { .. } => {
+                "split the large layers, or push the image with a client that has no time limit"
             }
             Self::CompressedTwice { .. } => "decompress it once and upload that",
             Self::NotKept { .. } => "upload the tar without compression around it",
@@ -322,6 +363,8 @@ impl Disposed for ArchiveError {
             | Self::NotTar { .. }
             | Self::CompressedTwice { .. }
             | Self::TooSlow { .. }
+            | Self::LayerTooSlow { .. }
+            | Self::UploadTooSlow { .. }
             | Self::NotKept { .. }
             | Self::BadHeader { .. }
             | Self::Truncated { .. }

@@ -13,6 +13,8 @@ pub struct ImportConfig {
     pub common: CommonConfig,
     /// The queue that feeds it.
     pub queue: QueueConfig,
+    /// The one bucket whose objects are uploads.
+    pub upload_bucket: String,
     /// Put in front of every repository name; empty, or ends in `/`.
     pub repository_prefix: String,
     /// How new repositories are made.
@@ -107,6 +109,7 @@ impl ImportConfig {
         Ok(Self {
             common: variables.common()?,
             queue: variables.queue()?,
+            upload_bucket: variables.required("GANTRY_UPLOAD_BUCKET")?,
             repository_prefix: prefix,
             repository: RepositorySettings {
                 encryption,

@@ -8,6 +8,7 @@ fn variables() -> BTreeMap<&'static str, &'static str> {
         ("GANTRY_STATE_BUCKET", "state"),
         ("GANTRY_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:gantry"),
         ("GANTRY_MAX_RECEIVES", "10"),
+        ("GANTRY_UPLOAD_BUCKET", "uploads"),
         ("GANTRY_ENCRYPTION", "AES256"),
         ("GANTRY_SCAN_ON_PUSH", "true"),
         ("GANTRY_TAG_MUTABILITY", "immutable-except:latest*"),

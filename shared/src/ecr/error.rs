@@ -1,5 +1,7 @@
 //! What a registry says no with.
 
+use std::time::Duration;
+
 use crate::aws::CallError;
 use crate::disposition::Disposition;
 use crate::image::{Digest, Repository};
@@ -23,6 +25,14 @@ pub enum RegistryError {
         /// Why, without the URL, which may be signed.
         #[source]
         source: reqwest::Error,
+    },
+    /// Nothing moved: the registry neither took more of a body nor answered.
+    #[error("the registry let {request} stand still for {} s", .longest.as_secs())]
+    Stalled {
+        /// Method and path.
+        request: String,
+        /// How long it was waited for.
+        longest: Duration,
     },
     /// The function's role may not do it.
     #[error("the registry denied {request}, which needs {action}: {message}")]
@@ -144,6 +154,7 @@ impl Disposed for RegistryError {
             Self::Token(_)
             | Self::NoToken
             | Self::Unreachable { .. }
+            | Self::Stalled { .. }
             | Self::Denied { .. }
             | Self::NoRepository { .. }
             | Self::BlobsMissing { .. }

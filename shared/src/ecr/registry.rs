@@ -6,10 +6,13 @@
 //! upload address.
 
 mod answer;
+mod watch;
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::stream::Stream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use reqwest::{Body, Response};
@@ -20,15 +23,18 @@ use super::token::{Token, TokenSource};
 use crate::image::{Digest, Manifest, MediaType, Repository};
 use crate::limits;
 use crate::retry::retry;
+use crate::timeouts::Timeouts;
 use crate::version::USER_AGENT;
 
 use answer::{Refusal, limited_body};
+use watch::Watch;
 
 /// A registry that ECR's token opens.
 #[derive(Debug)]
 pub struct Registry {
     http: reqwest::Client,
     tokens: TokenSource,
+    timeouts: Timeouts,
 }
 
 /// A manifest as the registry stores it.
@@ -48,6 +54,11 @@ pub struct Upload {
     repository: Repository,
     address: Url,
 }
+
+/// A body to be sent: what it is made of, as it comes.
+pub trait Chunks: Stream<Item = io::Result<Bytes>> + Send + 'static {}
+
+impl<S: Stream<Item = io::Result<Bytes>> + Send + 'static> Chunks for S {}
 
 /// A request before it has a token.
 struct Call<'a> {
@@ -70,26 +81,30 @@ impl<'a> Call<'a> {
 }
 
 impl Registry {
-    /// A registry opened by `tokens`, reached by `tls` or, without it, by TLS with what the machine trusts. Connections
-    /// are kept and shared.
+    /// A registry opened by `tokens`, reached by `tls` or, without it, by TLS with what the machine trusts, and given as
+    /// long as `timeouts` say. Connections are kept and shared.
     ///
     /// # Errors
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
-    pub fn new(tokens: TokenSource, tls: Option<rustls::ClientConfig>) -> Result<Self, RegistryError> {
+    pub fn new(
+        tokens: TokenSource,
+        tls: Option<rustls::ClientConfig>,
+        timeouts: Timeouts,
+    ) -> Result<Self, RegistryError> {
         let http = match tls {
             Some(tls) => reqwest::Client::builder().tls_backend_preconfigured(tls),
             None => reqwest::Client::builder(),
         };
         let http = http
             .user_agent(USER_AGENT)
-            .connect_timeout(limits::CONNECT_TIMEOUT)
-            .read_timeout(limits::ANSWER_TIMEOUT)
+            .connect_timeout(timeouts.connect)
+            // No read timeout here: it would run from a request's start, however long its body takes to send.
             // The token must not follow a redirect to another host.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|source| RegistryError::Unreachable { request: "any request".to_owned(), source })?;
-        Ok(Self { http, tokens })
+        Ok(Self { http, tokens, timeouts })
     }
 
     /// Host and port of the registry, as they stand in front of a repository in an image's URI.
@@ -150,10 +165,11 @@ impl Registry {
             return Err(RegistryError::ForeignLocation { host: address.host_str().unwrap_or_default().to_owned() });
         }
         let request = || async {
-            let answer = self.answer(self.http.get(address.clone()), name).await;
+            let request = self.http.get(address.clone()).timeout(self.timeouts.answer);
+            let answer = self.answer(request, name).await;
             answer.map_err(|refusal| refusal.into_address_error(name))
         };
-        retry("reading a blob", limits::REQUEST_ATTEMPTS, request).await
+        retry("reading a blob", limits::REQUEST_ATTEMPTS, &self.timeouts, request).await
     }
 
     /// The manifest under a tag or digest, `None` when there is none (or no such repository).
@@ -195,7 +211,7 @@ impl Registry {
         manifest: &Manifest,
     ) -> Result<(), RegistryError> {
         let path = format!("v2/{repository}/manifests/{reference}");
-        retry("putting a manifest", limits::REQUEST_ATTEMPTS, || async {
+        retry("putting a manifest", limits::REQUEST_ATTEMPTS, &self.timeouts, || async {
             let mut call = Call::new(Method::PUT, &path, "ecr:PutImage");
             call.headers.push((CONTENT_TYPE, manifest.media_type.as_str().to_owned()));
             call.body = manifest.bytes.clone();
@@ -237,7 +253,7 @@ impl Registry {
         }
     }
 
-    /// Opens an upload session in `repository`, which must exist.
+    /// Opens an upload session in `repository`, which must exist. Asked once: what needs the session is repeated with it.
     ///
     /// # Errors
     ///
@@ -246,9 +262,9 @@ impl Registry {
         let path = format!("v2/{repository}/blobs/uploads/");
         let call = Call::new(Method::POST, &path, "ecr:InitiateLayerUpload");
         let name = call.name();
-        let answer = match self.request(call).await {
+        let answer = match self.once(&call).await {
             Ok(answer) => answer,
-            Err((refusal, call)) => return Err(refusal.into_error(call.name(), call.action, repository)),
+            Err(refusal) => return Err(refusal.into_error(name, call.action, repository)),
         };
         match next_address(&answer)? {
             Some(address) => Ok(Upload { repository: repository.clone(), address }),
@@ -261,7 +277,7 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError`], transient; the session is spent.
-    pub async fn append(&self, upload: Upload, body: Body) -> Result<Upload, RegistryError> {
+    pub async fn append(&self, upload: Upload, body: impl Chunks) -> Result<Upload, RegistryError> {
         let action = "ecr:UploadLayerPart";
         let answer = self.send_body(Method::PATCH, &upload, upload.address.clone(), None, body, action).await?;
         // ECR answers 201 where the specification says 202, and its Range header is not to be trusted.
@@ -276,7 +292,8 @@ impl Registry {
     /// [`RegistryError`], transient; ask with [`Registry::blob_size`] before sending anything again.
     pub async fn commit(&self, upload: Upload, digest: Digest) -> Result<(), RegistryError> {
         let address = with_digest(&upload.address, digest);
-        self.send_body(Method::PUT, &upload, address, Some(0), Body::from(""), "ecr:CompleteLayerUpload").await?;
+        let nothing = futures::stream::empty();
+        self.send_body(Method::PUT, &upload, address, Some(0), nothing, "ecr:CompleteLayerUpload").await?;
         Ok(())
     }
 
@@ -290,7 +307,7 @@ impl Registry {
         upload: Upload,
         digest: Digest,
         size_bytes: u64,
-        body: Body,
+        body: impl Chunks,
     ) -> Result<(), RegistryError> {
         let address = with_digest(&upload.address, digest);
         self.send_body(Method::PUT, &upload, address, Some(size_bytes), body, "ecr:UploadLayerPart").await?;
@@ -303,12 +320,17 @@ impl Registry {
         upload: &Upload,
         address: Url,
         length: Option<u64>,
-        body: Body,
+        body: impl Chunks,
         action: &'static str,
     ) -> Result<Response, RegistryError> {
         // The query of an upload's address may be a signature, so it is not named.
         let name = format!("{method} {}", address.path());
         let token = self.tokens.token().await?;
+        let watch = Watch::new();
+        let body = match length {
+            Some(0) => Body::from(""),
+            _ => Body::wrap_stream(watch.over(body)),
+        };
         let mut request =
             self.http.request(method, address.clone()).header(CONTENT_TYPE, "application/octet-stream").body(body);
         if same_origin(&address, &token.endpoint) {
@@ -317,7 +339,12 @@ impl Registry {
         if let Some(length) = length {
             request = request.header(CONTENT_LENGTH, length);
         }
-        match self.answer(request, &name).await {
+        let longest = self.timeouts.standstill;
+        let answer = tokio::select! {
+            answer = self.answer(request, &name) => answer,
+            () = watch.stalled(longest) => return Err(RegistryError::Stalled { request: name, longest }),
+        };
+        match answer {
             Ok(answer) => Ok(answer),
             Err(refusal) => {
                 if refusal.is_about_the_token() {
@@ -330,7 +357,7 @@ impl Registry {
 
     /// One small request, with retries of what is worth retrying.
     async fn request<'a>(&self, call: Call<'a>) -> Result<Response, (Refusal, Call<'a>)> {
-        let outcome = retry("a registry request", limits::REQUEST_ATTEMPTS, || self.once(&call)).await;
+        let outcome = retry("a registry request", limits::REQUEST_ATTEMPTS, &self.timeouts, || self.once(&call)).await;
         outcome.map_err(|refusal| (refusal, call))
     }
 
@@ -354,6 +381,8 @@ impl Registry {
         let mut request = self
             .http
             .request(call.method.clone(), address)
+            // Whole, with the answer's body: a header a minute is no answer.
+            .timeout(self.timeouts.answer)
             .header(AUTHORIZATION, token.authorization.clone())
             .body(call.body.clone());
         for (name, value) in &call.headers {

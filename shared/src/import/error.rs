@@ -2,6 +2,7 @@
 
 use crate::archive::ArchiveError;
 use crate::compress::LayerError;
+use crate::decompress::DecodeError;
 use crate::disposition::Disposition;
 use crate::ecr::{RegistryError, RepositoryError};
 use crate::image::{Digest, Repository, Tag};
@@ -37,6 +38,9 @@ pub enum ImportError {
     /// The ledger, a record or the receipt could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Another delivery of the same upload has claimed the telling, and not done it yet.
+    #[error("another delivery is telling that the upload is in ECR")]
+    BeingTold,
     /// People could not be told.
     #[error(transparent)]
     Notify(#[from] NotifyError),
@@ -118,35 +122,59 @@ impl From<PlanError> for ImportError {
     }
 }
 
+/// What there is to do about an upload that was overtaken.
+const NOTHING_TO_DO: &str = "nothing: the newest version counts";
+
+/// What there is to do about trouble that is nobody's here.
+const ROUND_AGAIN: &str = "not the upload's fault: send it round again once the cause is gone";
+
 impl ImportError {
     /// A stable word for programs and alarms.
     pub fn kind(&self) -> &'static str {
         match self {
             _ if self.denied().is_some() => "operator",
+            _ if self.is_overtaken() => "superseded",
+            _ if matches!(self.object(), Some(ObjectError::Changed { .. } | ObjectError::Archived { .. })) => "object",
+            _ if self.object().is_some() => "network",
             Self::Archive(_) | Self::Layer { .. } | Self::WrongDiffId { .. } | Self::WrongBlob { .. } => "archive",
             Self::Naming(_) => "naming",
             Self::Profile(_) => "profile",
             Self::TagConflict { .. } | Self::Registry(RegistryError::TagTaken { .. }) => "conflict",
             Self::Repository(RepositoryError::NotOurs { .. }) => "repository",
-            Self::Superseded { .. } | Self::Deleted { .. } | Self::Object(ObjectError::Gone { .. }) => "superseded",
             Self::OutOfTime { .. } => "time",
-            Self::Object(ObjectError::Changed { .. } | ObjectError::Archived { .. }) => "object",
-            Self::Object(_)
+            Self::Superseded { .. }
+            | Self::Deleted { .. }
+            | Self::Object(_)
             | Self::Repository(_)
             | Self::Registry(_)
             | Self::State(_)
             | Self::Notify(_)
+            | Self::BeingTold
             | Self::Nothing => "network",
         }
+    }
+
+    /// What is wrong with the object itself, whoever was reading it.
+    fn object(&self) -> Option<&ObjectError> {
+        match self {
+            Self::Object(object)
+            | Self::Archive(ArchiveError::Object(object) | ArchiveError::Decode(DecodeError::Object(object)))
+            | Self::Layer { source: LayerError::Object(object), .. } => Some(object),
+            _ => None,
+        }
+    }
+
+    /// Whether another version counts by now, or none: this one is nobody's any more.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Superseded { .. } | Self::Deleted { .. })
+            || matches!(self.object(), Some(ObjectError::Gone { .. }))
     }
 
     /// The action that the operator has to allow and the resource it is about, when that is what is wrong.
     fn denied(&self) -> Option<(&str, &str)> {
         let call = match self {
-            Self::Archive(ArchiveError::Object(ObjectError::Call(call)))
-            | Self::Object(ObjectError::Call(call))
-            | Self::Layer { source: LayerError::Object(ObjectError::Call(call)), .. }
-            | Self::Repository(RepositoryError::Call(call)) => Some(call).filter(|call| call.is_denied()),
+            _ if let Some(ObjectError::Call(call)) = self.object() => Some(call).filter(|call| call.is_denied()),
+            Self::Repository(RepositoryError::Call(call)) => Some(call).filter(|call| call.is_denied()),
             Self::State(state) => state.denied_call(),
             Self::Notify(notify) => notify.denied_call(),
             Self::Registry(registry) => {
@@ -165,6 +193,14 @@ impl ImportError {
                  round again"
             );
         }
+        if let Some(object) = self.object() {
+            return match object {
+                ObjectError::Gone { .. } => NOTHING_TO_DO,
+                ObjectError::Changed { .. } | ObjectError::Archived { .. } => "upload the file again",
+                _ => ROUND_AGAIN,
+            }
+            .to_owned();
+        }
         match self {
             Self::Archive(archive) => archive.fix().to_owned(),
             Self::Naming(naming) => naming.fix(),
@@ -176,18 +212,14 @@ impl ImportError {
             Self::WrongDiffId { .. } | Self::WrongBlob { .. } | Self::Layer { .. } => {
                 "save the image again with the tool that wrote the tarball, and upload that file".to_owned()
             }
-            Self::Superseded { .. } | Self::Deleted { .. } | Self::Object(ObjectError::Gone { .. }) => {
-                "nothing: the newest version counts".to_owned()
-            }
+            Self::Superseded { .. } | Self::Deleted { .. } => NOTHING_TO_DO.to_owned(),
             Self::OutOfTime { .. } => "nothing: the next delivery goes on where this one stopped".to_owned(),
             Self::Registry(RegistryError::ManifestRefused { .. }) => {
                 "build the image differently; ECR would refuse it from any client".to_owned()
             }
-            Self::Object(ObjectError::Changed { .. } | ObjectError::Archived { .. }) => {
-                "upload the file again".to_owned()
-            }
+            Self::BeingTold => "nothing: another delivery is about to tell it".to_owned(),
             Self::Object(_) | Self::Registry(_) | Self::State(_) | Self::Notify(_) | Self::Nothing => {
-                "not the upload's fault: send it round again once the cause is gone".to_owned()
+                ROUND_AGAIN.to_owned()
             }
         }
     }
@@ -196,7 +228,7 @@ impl ImportError {
     pub fn upload_again_helps(&self) -> bool {
         match self {
             Self::Archive(ArchiveError::Truncated { .. } | ArchiveError::Empty) => false,
-            Self::Object(ObjectError::Gone { .. } | ObjectError::Changed { .. } | ObjectError::Archived { .. }) => true,
+            other if other.object().is_some() => true,
             other => other.disposition() == Disposition::Transient,
         }
     }
@@ -219,7 +251,7 @@ impl Disposed for ImportError {
             | Self::TagConflict { .. }
             | Self::Superseded { .. }
             | Self::Deleted { .. } => Disposition::Permanent,
-            Self::OutOfTime { .. } | Self::Nothing => Disposition::Transient,
+            Self::OutOfTime { .. } | Self::BeingTold | Self::Nothing => Disposition::Transient,
         }
     }
 }

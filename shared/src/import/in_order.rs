@@ -108,7 +108,7 @@ impl Importer {
                 let found = match found {
                     Some(found) => found,
                     None => {
-                        crate::retry::retry("sending a blob", limits::BLOB_ATTEMPTS, || {
+                        crate::retry::retry("sending a blob", limits::BLOB_ATTEMPTS, &self.timeouts, || {
                             self.with_bytes(job, self.body(object, job.what.extent()), &blob_progress)
                         })
                         .await?

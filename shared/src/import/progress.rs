@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::schedule::Schedule;
 use super::send::Job;
 use crate::receipt::{How, LayersDone};
 
@@ -18,6 +19,8 @@ const EVERY: Duration = Duration::from_millis(100);
 /// All blobs of one delivery.
 #[derive(Debug)]
 pub(super) struct Progress {
+    /// Which of them may begin.
+    pub(super) schedule: Schedule,
     blobs: usize,
     done: AtomicU64,
     read_bytes: AtomicU64,
@@ -25,8 +28,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(blobs: usize) -> Self {
-        Self { blobs, done: AtomicU64::new(0), read_bytes: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) }
+    /// Of `blobs`, in a delivery that has to end by `until`.
+    pub(super) fn new(blobs: usize, until: Instant) -> Self {
+        Self {
+            schedule: Schedule::new(until),
+            blobs,
+            done: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn so_far(&self) -> LayersDone {
@@ -48,6 +58,7 @@ impl Progress {
             entry_bytes: extent.size_bytes,
             started: Instant::now(),
             last_ms: AtomicU64::new(0),
+            moved_bytes: AtomicU64::new(0),
         })
     }
 
@@ -74,11 +85,28 @@ pub(super) struct BlobProgress {
     entry_bytes: u64,
     started: Instant,
     last_ms: AtomicU64,
+    moved_bytes: AtomicU64,
 }
 
 impl BlobProgress {
+    /// The size of its entry.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        self.entry_bytes
+    }
+
+    /// How much of its entry was read.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.moved_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How much of it was not.
+    pub(super) fn lacking_bytes(&self) -> u64 {
+        self.entry_bytes.saturating_sub(self.moved_bytes())
+    }
+
     /// So many bytes were read and sent until now.
     pub(super) fn moved(&self, read_bytes: u64, sent_bytes: u64) {
+        self.moved_bytes.store(read_bytes, Ordering::Relaxed);
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let every_ms = u64::try_from(EVERY.as_millis()).unwrap_or(u64::MAX);
         let last_ms = self.last_ms.load(Ordering::Relaxed);

@@ -94,6 +94,12 @@ pub(super) struct Present {
     read_bytes: u64,
 }
 
+/// A blob that was sent, and what the ledger is to know of it.
+struct Sent {
+    present: Present,
+    record: Option<LayerRecord>,
+}
+
 pub(super) type PresentBlobs = HashMap<Key, Present>;
 
 impl Importer {
@@ -110,7 +116,7 @@ impl Importer {
         let images = || plan.images.iter().zip(standings);
         let missing = images().filter(|(_, standing)| standing.stored.is_none()).map(|(planned, _)| planned);
         let jobs = jobs(missing, self.compressor(plan));
-        let progress = Progress::new(jobs.len());
+        let progress = Progress::new(jobs.len(), receipt.until);
         report.layers = Some(progress.so_far());
         let present = self.run_all(object, plan.outer, jobs, &progress, report, Some(receipt)).await?;
         images().map(|(planned, standing)| ready(planned, standing, &present)).collect()
@@ -122,9 +128,10 @@ impl Importer {
         object: &Arc<S3Object>,
         plan: &'a Plan,
         image: Ready<'a>,
+        until: Instant,
     ) -> Result<Ready<'a>, ImportError> {
         let jobs = jobs(std::iter::once(image.planned), self.compressor(plan));
-        let progress = Progress::new(jobs.len());
+        let progress = Progress::new(jobs.len(), until);
         let present = self.run_all(object, plan.outer, jobs, &progress, &mut Report::default(), None).await?;
         ready(image.planned, image.standing, &present)
     }
@@ -165,7 +172,8 @@ impl Importer {
     }
 
     /// Runs the jobs, several at once. After a failure none is started any more, and those under way are finished,
-    /// so that the ledger keeps what they did; the first error is returned.
+    /// so that the ledger keeps what they did; the first error is returned. What there is no time for is left to the
+    /// next delivery.
     async fn run_jobs(
         &self,
         object: &Arc<S3Object>,
@@ -187,43 +195,59 @@ impl Importer {
                 if outcome.is_err() {
                     stop.store(true, Ordering::Relaxed);
                 }
-                Some(outcome.map(|present| (job.key(), present)))
+                Some(outcome.map(|present| present.map(|present| (job.key(), present))))
             })
             .collect();
         let mut under_way = stream::iter(jobs).buffer_unordered(self.resources.blobs_at_once);
         let mut present = PresentBlobs::new();
         let mut failure = None;
+        let mut left_over = 0_usize;
         while let Some(outcome) = under_way.next().await {
             match outcome {
-                Some(Ok((key, blob))) => drop(present.insert(key, blob)),
+                Some(Ok(Some((key, blob)))) => drop(present.insert(key, blob)),
+                Some(Ok(None)) => left_over += 1,
                 Some(Err(error)) => failure = failure.or(Some(error)),
                 None => {}
             }
             told.moved().await?;
         }
+        if left_over > 0 && failure.is_none() {
+            tracing::info!(blobs = left_over, "left to the next delivery");
+            return Err(ImportError::OutOfTime { layers: Some(progress.so_far()) });
+        }
         failure.map_or(Ok(present), Err)
     }
 
+    /// Gets one blob there; nothing when there is no time for it.
     async fn run_job(
         &self,
         object: &Arc<S3Object>,
         at: usize,
         job: Job<'_>,
         progress: &Progress,
-    ) -> Result<Present, ImportError> {
+    ) -> Result<Option<Present>, ImportError> {
         let blob_progress = progress.of(at, job);
         let present = match self.without_bytes(job).await? {
             Some(present) => present,
+            None if !progress.schedule.admit(&blob_progress) => return Ok(None),
             None => {
-                retry("sending a blob", limits::BLOB_ATTEMPTS, || async {
+                let sending = retry("sending a blob", limits::BLOB_ATTEMPTS, &self.timeouts, || async {
                     let body = self.body(object, job.what.extent());
-                    self.with_bytes(job, body, &blob_progress).await
-                })
-                .await?
+                    self.send(job, body, &blob_progress).await
+                });
+                let sent = tokio::select! {
+                    sent = sending => Some(sent),
+                    () = progress.schedule.crowded_out(&blob_progress) => None,
+                };
+                progress.schedule.leave(&blob_progress, matches!(sent, Some(Ok(_))));
+                match sent {
+                    Some(sent) => self.remember(job, sent?).await?,
+                    None => return Ok(None),
+                }
             }
         };
         finished(job, &present, progress, &blob_progress);
-        Ok(present)
+        Ok(Some(present))
     }
 
     /// The blob, when the repository has it or gets it without its bytes. A layer is known by what the ledger says it
@@ -235,10 +259,7 @@ impl Importer {
             What::Blob(blob) => {
                 let descriptor = blob.descriptor.clone();
                 let digest = descriptor.digest;
-                let there = retry("looking for a blob", limits::BLOB_ATTEMPTS, || {
-                    self.registry.blob_size(job.repository, digest)
-                })
-                .await?;
+                let there = self.registry.blob_size(job.repository, digest).await?;
                 return Ok(there.map(|_| Present { descriptor, diff_id: None, how: How::Reused, read_bytes: 0 }));
             }
         };
@@ -254,13 +275,27 @@ impl Importer {
         Ok(Some(Present { descriptor, diff_id: Some(layer.diff_id.0), how, read_bytes: 0 }))
     }
 
-    /// Sends the blob, once. Before anything is repeated the registry is asked whether it is there by now.
+    /// Sends the blob, once, and remembers it.
     pub(super) async fn with_bytes(
         &self,
         job: Job<'_>,
         body: Body,
         progress: &Arc<BlobProgress>,
     ) -> Result<Present, ImportError> {
+        let sent = self.send(job, body, progress).await?;
+        self.remember(job, sent).await
+    }
+
+    /// Writes a layer that was sent into the ledger: no reason to send it again when that fails.
+    async fn remember(&self, job: Job<'_>, sent: Sent) -> Result<Present, ImportError> {
+        if let (Some(record), What::Layer { stored, .. }) = (&sent.record, job.what) {
+            self.ledger.record(&job.format(stored), record).await?;
+        }
+        Ok(sent.present)
+    }
+
+    /// Sends the blob, once. Before anything is repeated the registry is asked whether it is there by now.
+    async fn send(&self, job: Job<'_>, body: Body, progress: &Arc<BlobProgress>) -> Result<Sent, ImportError> {
         match job.what {
             What::Layer { layer, extent, stored } => {
                 let sums = self.send_layer(job, layer, extent, stored, body, progress).await?;
@@ -278,10 +313,10 @@ impl Importer {
                     media_type: media_type.into(),
                     repositories: vec![job.repository.clone()],
                 };
-                self.ledger.record(&job.format(stored), &record).await?;
                 let descriptor = Descriptor::new(media_type, sums.digest, sums.size_bytes);
                 let diff_id = Some(sums.diff_id.0);
-                Ok(Present { descriptor, diff_id, how: How::Sent, read_bytes: extent.size_bytes })
+                let present = Present { descriptor, diff_id, how: How::Sent, read_bytes: extent.size_bytes };
+                Ok(Sent { present, record: Some(record) })
             }
             What::Blob(blob) => {
                 let descriptor = blob.descriptor.clone();
@@ -293,7 +328,7 @@ impl Importer {
                     }
                 }
                 let read_bytes = descriptor.size_bytes;
-                Ok(Present { descriptor, diff_id: None, how: How::Sent, read_bytes })
+                Ok(Sent { present: Present { descriptor, diff_id: None, how: How::Sent, read_bytes }, record: None })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Bodies on their way from the object to the registry.
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
 use crate::image::{Digest, Hasher};
@@ -11,11 +11,12 @@ use crate::object::{Body, ObjectError};
 const CHUNKS: usize = 1;
 
 /// A channel whose far end is a request body.
-pub(super) fn channel() -> (mpsc::Sender<Result<Bytes, std::io::Error>>, reqwest::Body) {
+pub(super) fn channel()
+-> (mpsc::Sender<std::io::Result<Bytes>>, impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let body =
         stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|next| (next, receiver)) });
-    (sender, reqwest::Body::wrap_stream(body))
+    (sender, body)
 }
 
 /// How a checked copy ended.

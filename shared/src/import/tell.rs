@@ -3,7 +3,7 @@
 use super::{ImportError, Importer};
 use crate::notify::{DetailType, ImageDetail, Notice, ReasonDetail, UploadDetail};
 use crate::receipt::{ImageReceipt, ImportOutcome, Receipt, UploadId};
-use crate::state::image_record::Told;
+use crate::state::image_record::{Teller, Told};
 
 impl Importer {
     /// Tells what `receipt` says, once for each upload: of each of its images, or of the failure.
@@ -12,7 +12,7 @@ impl Importer {
             ImportOutcome::Importing | ImportOutcome::Superseded => Ok(()),
             ImportOutcome::Imported => {
                 for image in &receipt.import.images {
-                    self.tell_imported(upload, image).await?;
+                    self.tell_imported(upload, image, receipt.import.attempt.n).await?;
                 }
                 Ok(())
             }
@@ -25,20 +25,26 @@ impl Importer {
         }
     }
 
-    async fn tell_imported(&self, upload: &UploadId, image: &ImageReceipt) -> Result<(), ImportError> {
+    async fn tell_imported(&self, upload: &UploadId, image: &ImageReceipt, n: u32) -> Result<(), ImportError> {
         let notice = imported(upload, image);
         let (fact, now) = (notice.fact.as_str(), (self.now)());
-        let mut is_mine = false;
+        let mut teller = Teller::Others;
         let (repository, digest) = (&image.repository, image.digest);
-        self.records.update(repository, digest, |record| is_mine = record.claim(fact, now)).await?;
-        if !is_mine {
-            return Ok(());
+        let claim = self.records.update(repository, digest, |record| {
+            teller = record.claim_in_delivery(fact, now, n);
+        });
+        claim.await?;
+        match teller {
+            Teller::Us => {}
+            Teller::Nobody => return Ok(()),
+            // Were they to die, nobody would have told it.
+            Teller::Others => return Err(ImportError::BeingTold),
         }
         let told = self.notifier.tell(&notice).await;
         let done = told.is_ok();
         let settle = self.records.update(repository, digest, |record| {
             if done {
-                record.told.insert(fact.to_owned(), Told { claimed_at: now, done });
+                record.told.insert(fact.to_owned(), Told { claimed_at: now, done, delivery: Some(n) });
             } else {
                 record.told.remove(fact);
             }
@@ -73,7 +79,7 @@ fn imported(upload: &UploadId, image: &ImageReceipt) -> Notice {
         tags: image.tags.clone(),
         uri: format!("{repository_uri}@{}", image.digest),
         platforms: image.platforms.clone(),
-        arn: None,
+        arn: image.repository_arn.clone(),
     };
     Notice {
         detail_type: DetailType::ImageImported,
@@ -88,7 +94,8 @@ fn imported(upload: &UploadId, image: &ImageReceipt) -> Notice {
     }
 }
 
-fn failed(upload: &UploadId, receipt: &Receipt) -> Notice {
+/// That `upload` came to nothing, as its receipt says.
+pub(crate) fn failed(upload: &UploadId, receipt: &Receipt) -> Notice {
     let reason = receipt.import.reason.as_ref();
     Notice {
         detail_type: DetailType::ImportFailed,

@@ -322,7 +322,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_range_that_never_comes_is_given_up_in_time_and_where_all_are_slow_patience_grows() {
         let never = Stalling { every: 1, requests: AtomicUsize::new(0) };
-        let reading = timeout(limits::ANSWER_TIMEOUT * 4, read_exact(&never, 0..limits::RANGE_BYTES)).await;
+        let reading = timeout(limits::STANDSTILL_TIMEOUT * 4, read_exact(&never, 0..limits::RANGE_BYTES)).await;
         assert!(reading.is_err(), "the last continuation is left to the connection's own limits");
         assert_eq!(never.requests.load(Ordering::Relaxed), 1 + limits::RANGE_CONTINUATIONS);
         let pace = Pace::default();

@@ -1,14 +1,17 @@
 //! The object in S3: one HEAD pins the version, every range names it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
 
 use super::{Body, ObjectError, ObjectId, Source};
 use crate::aws::CallError;
+use crate::limits;
 
 /// What HEAD tells of the pinned version.
 #[derive(Debug, Clone)]
@@ -161,11 +164,16 @@ impl Source for S3Object {
                 });
             }
         };
-        let chunks = stream::try_unfold(answer.body, |mut body| async move {
-            match body.next().await {
-                Some(Ok(chunk)) => Ok(Some((chunk, body))),
-                Some(Err(error)) => Err(ObjectError::Broken(Box::new(error))),
-                None => Ok(None),
+        // The SDK notices a body that stands still, and not one that drips.
+        let budget = limits::RANGE_TIMEOUT + Duration::from_secs(length / limits::RANGE_BYTES_A_SECOND);
+        let chunks = stream::try_unfold((answer.body, budget), |(mut body, left)| async move {
+            let asked = Instant::now();
+            match tokio::time::timeout(left, body.next()).await {
+                // Only waiting counts: whoever reads may take its time.
+                Ok(Some(Ok(chunk))) => Ok(Some((chunk, (body, left.saturating_sub(asked.elapsed()))))),
+                Ok(Some(Err(error))) => Err(ObjectError::Broken(Box::new(error))),
+                Ok(None) => Ok(None),
+                Err(slow) => Err(ObjectError::Broken(Box::new(slow))),
             }
         });
         Ok(chunks.boxed())

@@ -36,6 +36,9 @@ pub enum ReactError {
     /// It was pushed, and is not there.
     #[error("the image was pushed, and ECR does not list it yet")]
     NotThere,
+    /// Its scan is said to have ended, and its findings are not there.
+    #[error("the scan is said to have ended, and ECR does not give its findings yet")]
+    NotScanned,
     /// The time of this delivery is used up.
     #[error("the time of this delivery is used up")]
     OutOfTime,
@@ -49,7 +52,7 @@ impl Disposed for ReactError {
             Self::State(error) => error.disposition(),
             Self::Findings(error) => error.disposition(),
             Self::Notify(error) => error.disposition(),
-            Self::Contended { .. } | Self::NotThere | Self::OutOfTime => Disposition::Transient,
+            Self::Contended { .. } | Self::NotThere | Self::NotScanned | Self::OutOfTime => Disposition::Transient,
         }
     }
 }
@@ -62,7 +65,7 @@ impl ReactError {
             Self::Registry(error) => error.denied_action().is_some(),
             Self::State(error) => error.denied_call().is_some(),
             Self::Notify(error) => error.denied_call().is_some(),
-            Self::Repository(_) | Self::Contended { .. } | Self::NotThere | Self::OutOfTime => false,
+            Self::Repository(_) | Self::Contended { .. } | Self::NotThere | Self::NotScanned | Self::OutOfTime => false,
         };
         match self {
             _ if denied => "operator",
@@ -73,6 +76,7 @@ impl ReactError {
             | Self::Findings(_)
             | Self::Notify(_)
             | Self::NotThere
+            | Self::NotScanned
             | Self::Contended { .. } => "network",
         }
     }

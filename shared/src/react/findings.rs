@@ -100,7 +100,7 @@ pub enum Scan {
         /// ECR's explanation; may be empty.
         description: String,
     },
-    /// The image is gone.
+    /// The image is gone, or archived: nobody can pull it, so there is nothing to judge.
     NoImage,
 }
 
@@ -157,8 +157,10 @@ fn unfinished(page: &Page, ended: bool) -> Option<Scan> {
         "ACTIVE" if ended || page.image_scan_findings().is_some_and(has_looked) => None,
         "ACTIVE" => Some(Scan::Waiting { status: format!("{word}, and nothing was scanned yet") }),
         "IN_PROGRESS" | "PENDING" => Some(Scan::Waiting { status: word }),
+        // Of an image that nobody can pull nobody needs to hear, and what was said of it before stands.
+        "IMAGE_ARCHIVED" => Some(Scan::NoImage),
         // FAILED, UNSUPPORTED_IMAGE, IMAGE_SIZE_EXCEEDED, SCAN_ELIGIBILITY_EXPIRED, FINDINGS_UNAVAILABLE,
-        // LIMIT_EXCEEDED, IMAGE_ARCHIVED, and whatever ECR comes to say: never taken for clean.
+        // LIMIT_EXCEEDED, and whatever ECR comes to say: never taken for clean.
         _ => Some(Scan::Never { status: word, description }),
     }
 }

@@ -150,13 +150,14 @@ pub fn release_version(tag: &Tag) -> Option<Version> {
 #[derive(Debug)]
 pub struct Tags {
     by_tag: BTreeMap<Tag, Digest>,
-    /// Highest first.
+    /// Highest first; of `1.5.0` and `v1.5.0` the plain one first, so that whatever comes last, the same one counts.
     releases: Vec<(Version, Digest)>,
 }
 
 impl Tags {
     /// Every tag of a repository.
     pub fn new(by_tag: BTreeMap<Tag, Digest>) -> Self {
+        // A digit comes before a `v` in the order of tags, and sorting keeps that order among equals.
         let mut releases: Vec<(Version, Digest)> =
             by_tag.iter().filter_map(|(tag, digest)| Some((release_version(tag)?, *digest))).collect();
         releases.sort_by(|(one, _), (other, _)| other.cmp(one));
@@ -174,6 +175,16 @@ impl Tags {
         versions
             .flat_map(|(version, _)| templates.iter().filter_map(|template| Some((template.tag(version)?, template))))
             .collect()
+    }
+
+    /// The floating tags of `digest`, which is released, that are nowhere or stand at a lower release. Whether we put
+    /// them there for a release whose own tag is gone is left open.
+    pub fn too_low(&self, templates: &[Template], digest: Digest) -> Vec<Tag> {
+        let is_too_low = |(tag, template): &(Tag, &Template)| {
+            let highest = self.candidates(tag, template).find(|(_, of)| *of == digest);
+            highest.is_some_and(|(version, _)| self.may_move(tag, template, version, digest, None))
+        };
+        self.floating(templates, digest).into_iter().filter(is_too_low).map(|(tag, _)| tag).collect()
     }
 
     /// Images whose releases make `tag`, highest first: the first that is released should have it.
@@ -201,9 +212,9 @@ impl Tags {
         if current == wanted {
             return false;
         }
-        let highest = self.candidates(tag, template).find(|(_, digest)| *digest == current);
-        match highest {
-            Some((there, _)) => there.cmp(version) == Ordering::Less,
+        let place = |of: Digest| self.candidates(tag, template).position(|(_, digest)| digest == of);
+        match place(current) {
+            Some(there) => place(wanted).is_some_and(|here| here < there),
             None => put_for.is_some_and(|there| there.cmp(version) != Ordering::Greater),
         }
     }
@@ -300,6 +311,14 @@ mod tests {
             let found = at(place).may_move(&tag("latest"), &latest, version, digest(wanted), put_for);
             assert_eq!(found, moves, "{place:?} {version} {put_for:?}");
         }
+        // Two spellings of one release: the plain one counts, wherever the tag stands.
+        let spelt = |place: u8| {
+            let tags = [("1.5.0", 2), ("v1.5.0", 6), ("latest", place)].map(|(text, seed)| (tag(text), digest(seed)));
+            Tags::new(tags.into())
+        };
+        for (place, wanted, moves) in [(6, 2, true), (2, 6, false)] {
+            assert_eq!(spelt(place).may_move(&tag("latest"), &latest, &high, digest(wanted), None), moves, "{place}");
+        }
         let tags = at(None);
         let order: Vec<String> =
             tags.candidates(&tag("latest"), &latest).map(|(version, _)| version.to_string()).collect();
@@ -311,5 +330,10 @@ mod tests {
         let made: Vec<Tag> = tags.floating(&templates, digest(1)).into_keys().collect();
         assert_eq!(made, [tag("latest"), tag("latest-1.4")]);
         assert!(tags.floating(&templates, digest(3)).is_empty(), "a prerelease makes none");
+        assert_eq!(tags.too_low(&templates, digest(1)), made, "they are nowhere");
+        let too_low = |place, seed| at(Some(place)).too_low(&templates[..1], digest(seed)).len();
+        for (place, seed, found) in [(1, 2, 1), (2, 2, 0), (2, 1, 0), (5, 1, 1), (4, 2, 0), (5, 3, 0)] {
+            assert_eq!(too_low(place, seed), found, "latest at {place}, seen from {seed}");
+        }
     }
 }

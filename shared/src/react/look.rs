@@ -18,6 +18,7 @@ use crate::notify::Notifier;
 use crate::receipt::{ImageReaction, Receipts, UploadId};
 use crate::state::image_record::Released;
 use crate::state::{Documents, ImageRecord, ImageRecords};
+use crate::timeouts::Timeouts;
 
 /// Looks at images; made once for each process.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ impl Look {
 pub enum Looked {
     /// Where the image stands.
     At(Standing),
+    /// The same; and its scan is said to have ended, while ECR says that it goes on.
+    Unscanned(Standing),
     /// The repository is not ours.
     NotOurs,
     /// The image is not there, or its repository is not.
@@ -94,6 +97,8 @@ pub struct Clients {
     pub ecr: aws_sdk_ecr::Client,
     /// Events and messages.
     pub notifier: Notifier,
+    /// How long the registry may take; the other clients know their own.
+    pub timeouts: Timeouts,
     /// TLS for the registry; without it, its client looks for the machine's certificate authorities itself.
     pub tls: Option<rustls::ClientConfig>,
 }
@@ -105,11 +110,11 @@ impl Reactor {
     ///
     /// [`RegistryError::Unreachable`] when the TLS stack cannot be set up.
     pub fn new(config: ReactConfig, clients: Clients, now: fn() -> Timestamp) -> Result<Self, RegistryError> {
-        let Clients { s3, ecr, notifier, tls } = clients;
+        let Clients { s3, ecr, notifier, tls, timeouts } = clients;
         let state = Documents::new(s3.clone(), &config.common.state_bucket);
         let tokens = TokenSource::new(ecr.clone(), config.common.registry_endpoint.clone(), now);
         Ok(Self {
-            registry: Registry::new(tokens, tls)?,
+            registry: Registry::new(tokens, tls, timeouts)?,
             repositories: Repositories::new(ecr.clone(), config.common.stack.clone()),
             records: ImageRecords::new(state.clone()),
             policies: Policies::new(state.clone()),
@@ -167,8 +172,7 @@ impl Reactor {
             };
             let pushed_at = listed.pushed_at;
             let record = self.records.update(repository, listed.digest, |record| {
-                record.pushed_at = record.pushed_at.or(pushed_at);
-                record.gone_since = None;
+                record.pushed(pushed_at);
                 record.scan_ended |= look.scan_ended;
             });
             let mut subject = Subject { settings: &settings, listed: &listed, record: record.await? };
@@ -176,7 +180,7 @@ impl Reactor {
             let policy = newer.as_ref().unwrap_or(policy);
 
             self.verified(&mut subject, look.verify).await?;
-            self.judged(&mut subject, policy, look.scanned_at).await?;
+            let is_awaited = self.judged(&mut subject, policy, look.scanned_at).await?;
             let standing = self.released(&mut subject).await?;
             // A tag that cannot be set keeps no receipt open and nobody from hearing; the look is taken again for it.
             let tagged = self.tagged(&mut subject, &standing).await;
@@ -194,7 +198,7 @@ impl Reactor {
                 }
             }
             tagged?;
-            Ok(Looked::At(standing))
+            Ok(if look.scan_ended && is_awaited { Looked::Unscanned(standing) } else { Looked::At(standing) })
         })
     }
 
@@ -268,20 +272,22 @@ impl Reactor {
         Ok(())
     }
 
-    /// Writes the verdict as it is now, unless a later one is there.
+    /// Writes the verdict as it is now, unless a later one is there. Gives whether it is an image whose findings are
+    /// awaited.
     async fn judged(
         &self,
         subject: &mut Subject<'_>,
         policy: &Loaded,
         scanned_at: Option<Timestamp>,
-    ) -> Result<(), ReactError> {
+    ) -> Result<bool, ReactError> {
         let is_current = judge::is_current(&subject.record, policy, scanned_at, (self.now)());
+        let is_asked = subject.kind() == Some(Kind::Image) && !is_current;
         let verdict = match subject.kind() {
             Some(Kind::Image) if !is_current => self.verdict_of_image(subject, policy).await?,
             Some(Kind::Index) => self.verdict_of_index(&subject.record, policy).await?,
             Some(Kind::Image | Kind::Artifact) | None => None,
         };
-        let Some(verdict) = verdict else { return Ok(()) };
+        let Some(verdict) = verdict else { return Ok(is_asked) };
         let (repository, digest) = (subject.record.repository.clone(), subject.record.digest);
         let write = self.records.update(&repository, digest, |record| {
             if let Some(newer) = verdict.clone().after(record.verdict.as_ref()) {
@@ -289,7 +295,7 @@ impl Reactor {
             }
         });
         subject.record = write.await?;
-        Ok(())
+        Ok(false)
     }
 
     /// Decides, and marks a release before any tag moves: so that whoever moves tags sees every release there is.

@@ -181,6 +181,22 @@ impl Policy {
         })
     }
 
+    /// Each two `[[repository]]` that may match one repository, with what holds where both do and no other.
+    pub fn overlaps(&self) -> impl Iterator<Item = (String, String, Rules)> {
+        let pairs = self
+            .overrides
+            .iter()
+            .enumerate()
+            .flat_map(|(at, first)| self.overrides.iter().skip(at + 1).map(move |second| (first, second)));
+        pairs.filter_map(|((first, changes), (second, later))| {
+            let globs = (first.to_string(), second.to_string());
+            let mut rules = self.rules.clone();
+            changes.apply(&mut rules);
+            later.apply(&mut rules);
+            may_both_match(&globs.0, &globs.1).then_some((globs.0, globs.1, rules))
+        })
+    }
+
     /// All exceptions.
     pub fn exceptions(&self) -> &[Exception] {
         &self.exceptions
@@ -199,6 +215,27 @@ impl Policy {
     pub fn ending(&self, today: Date) -> impl Iterator<Item = &Exception> {
         self.exceptions.iter().filter(move |exception| exception.days_left(today) <= EXPIRY_NOTICE_DAYS)
     }
+}
+
+/// Whether there is a name that two globs match, in which `*` stands for any characters and `?` for one.
+fn may_both_match(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut seen = BTreeSet::new();
+    let mut open = vec![(0, 0)];
+    while let Some((i, j)) = open.pop() {
+        if !seen.insert((i, j)) {
+            continue;
+        }
+        match (one.get(i), other.get(j)) {
+            (None, None) => return true,
+            // A star may stand for nothing, or for whatever comes on the other side.
+            (Some('*'), there) => open.extend([(i + 1, j)].into_iter().chain(there.map(|_| (i, j + 1)))),
+            (here, Some('*')) => open.extend([(i, j + 1)].into_iter().chain(here.map(|_| (i + 1, j)))),
+            (Some(a), Some(b)) if a == b || *a == '?' || *b == '?' => open.push((i + 1, j + 1)),
+            _ => {}
+        }
+    }
+    false
 }
 
 impl Exception {

@@ -1,18 +1,22 @@
 //! Going through all image records for what no event brought: images without verification or verdict, a policy that
-//! changed, facts that somebody began to tell and did not.
+//! changed, an exception that ended, floating tags that point too low, facts that somebody began to tell and did not.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::facts::Kind;
+use super::floating::Tags;
 use super::judge::rests_on_an_end;
 use super::look::{Look, Reactor};
 use super::policy::Loaded;
 use super::{ReactError, release};
 use crate::config::ReleaseGate;
 use crate::disposition::chain;
-use crate::image::{Digest, Repository};
+use crate::ecr::RepositoryError;
+use crate::image::{Digest, Repository, Tag};
 use crate::limits;
 use crate::state::{ImageRecord, StateError};
 
@@ -43,6 +47,14 @@ pub enum Sweep {
     Policy,
 }
 
+/// The floating tags of the repository that a sweep is in: asked for once, when a release of it is come by.
+#[derive(Debug, Default)]
+struct Floats {
+    known: Option<(Repository, Tags)>,
+    /// Tags that a look was taken for: what may not move is not tried again at every release.
+    tried: BTreeSet<Tag>,
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Cursor {
     after: Option<String>,
@@ -58,6 +70,7 @@ impl Reactor {
     pub async fn sweep(&self, sweep: Sweep, policy: &Loaded, deadline: Instant) -> Result<Swept, ReactError> {
         let mut swept = Swept::default();
         let mut newest: Option<Loaded> = None;
+        let mut floats = Floats::default();
         let mut after = match sweep {
             Sweep::Everything => self.state.read::<Cursor>(CURSOR, WANTED).await?.and_then(|read| read.value.after),
             Sweep::Policy => None,
@@ -79,7 +92,7 @@ impl Reactor {
                     newest = Some(self.policy().await?);
                 }
                 let policy = newest.as_ref().unwrap_or(policy);
-                let one = self.sweep_one(&repository, digest, sweep, policy, &mut swept);
+                let one = self.sweep_one(&repository, digest, sweep, policy, &mut floats, &mut swept);
                 // What has no time left is the next sweep's first.
                 let Ok(one) = tokio::time::timeout_at(deadline, one).await else { break };
                 if let Err(error) = one? {
@@ -107,17 +120,49 @@ impl Reactor {
         digest: Digest,
         sweep: Sweep,
         policy: &Loaded,
+        floats: &mut Floats,
         swept: &mut Swept,
     ) -> Result<Result<(), ReactError>, ReactError> {
-        match self.records.find(repository, digest).await {
-            Ok(Some(record)) if self.is_due(&record, sweep, policy) => {
-                swept.looked += 1;
-                Ok(self.look(&Look::at(repository.clone(), digest), policy).await.map(|_| ()))
-            }
-            Ok(_) => Ok(Ok(())),
-            Err(error @ StateError::Unreadable { .. }) => Ok(Err(error.into())),
-            Err(error) => Err(error.into()),
+        let record = match self.records.find(repository, digest).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(Ok(())),
+            Err(error @ StateError::Unreadable { .. }) => return Ok(Err(error.into())),
+            Err(error) => return Err(error.into()),
+        };
+        let mut is_due = self.is_due(&record, sweep, policy);
+        if !is_due && sweep == Sweep::Everything {
+            is_due = match self.has_low_floats(&record, floats).await {
+                Ok(has) => has,
+                Err(error) => return Ok(Err(error)),
+            };
         }
+        if !is_due {
+            return Ok(Ok(()));
+        }
+        swept.looked += 1;
+        Ok(self.look(&Look::at(repository.clone(), digest), policy).await.map(|_| ()))
+    }
+
+    /// Whether a floating tag of the image's releases points too low, and no look was taken for it in this sweep. One
+    /// request for each repository, and two more.
+    async fn has_low_floats(&self, record: &ImageRecord, floats: &mut Floats) -> Result<bool, ReactError> {
+        let is_there = record.released.is_some() && record.gone_since.is_none();
+        if !is_there || self.config.floating.is_empty() {
+            return Ok(false);
+        }
+        let repository = &record.repository;
+        if floats.known.as_ref().is_none_or(|(known, _)| known != repository) {
+            let is_ours = match self.repositories.find(repository).await {
+                Ok(found) => found.is_some(),
+                Err(RepositoryError::NotOurs { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            let tags = if is_ours { self.repositories.tags(repository).await? } else { BTreeMap::new() };
+            *floats = Floats { known: Some((repository.clone(), Tags::new(tags))), tried: BTreeSet::new() };
+        }
+        let low = floats.known.as_ref().map(|(_, tags)| tags.too_low(&self.config.floating, record.digest));
+        // Each is noted, so no short cut.
+        Ok(low.into_iter().flatten().filter(|tag| floats.tried.insert(tag.clone())).count() > 0)
     }
 
     fn is_due(&self, record: &ImageRecord, sweep: Sweep, policy: &Loaded) -> bool {

@@ -22,6 +22,12 @@ const POLICY_TOLD: &str = "policy.told.json";
 
 const WANTED: &str = "what was told of the policy";
 
+/// What the fact begins with that an image is released under a tag.
+const RELEASED: &str = "released:";
+
+/// What the fact begins with that it is whole again after its verification had failed.
+const RECOVERED: &str = "recovered:";
+
 impl Reactor {
     /// Tells what is new about the image: that it is released, for each of its tags; that it is held; that its verdict
     /// has changed since. Of an image that nobody tagged or uploaded nobody waits to hear.
@@ -43,7 +49,7 @@ impl Reactor {
             let done = told.is_ok();
             let settle = self.records.update(&repository, digest, |record| {
                 if done {
-                    record.told.insert(fact.clone(), Told { claimed_at: now, done });
+                    record.told.insert(fact.clone(), Told { claimed_at: now, done, delivery: None });
                 } else {
                     // Given back, so that the next delivery need not wait for the claim to grow stale.
                     record.told.remove(&fact);
@@ -53,6 +59,7 @@ impl Reactor {
             told?;
             subject.record = settled?;
         }
+        self.end_hold(subject, standing).await?;
         // Otherwise every sweep would look here again, for what nobody will ever tell.
         let now = (self.now)();
         if subject.record.has_stale_claim(now) {
@@ -75,13 +82,15 @@ impl Reactor {
             Standing::Waiting => {}
             Standing::Released(_) if is_artifact => {}
             Standing::Released(by) => {
-                let is_ours = |tag: &Tag| is_ours(tag, &self.config.floating, tags) || record.floats.contains_key(tag);
-                let released = tags.iter().filter(|tag| !is_ours(tag));
-                notices.extend(released.map(|tag| released_notice(subject, tag, *by)));
+                notices.extend(self.released_tags(subject).into_iter().map(|tag| released_notice(subject, tag, *by)));
+                notices.extend(recovered_notice(subject));
             }
             Standing::Held(hold) => notices.push(Notice {
                 detail_type: DetailType::ImageHeld,
-                fact: fact(record, &format!("held:{}", hold.kind.as_str())),
+                fact: match hold.kind {
+                    HoldKind::Verification => held_fact(record),
+                    HoldKind::Policy | HoldKind::Inconclusive => fact(record, &format!("held:{}", hold.kind.as_str())),
+                },
                 state: "held",
                 needs_a_person: true,
                 reason: Some(ReasonDetail::new(hold.kind.as_str(), &hold.text, &hold.fix)),
@@ -90,6 +99,40 @@ impl Reactor {
         }
         notices.extend(self.changed_verdict(subject));
         notices
+    }
+
+    /// The tags that an image is told to be released under: those that we did not set. One that somebody gave nothing
+    /// but a commit's tag is told of under that, unless it was under another before.
+    fn released_tags<'s>(&self, subject: &'s Subject<'_>) -> Vec<&'s Tag> {
+        let record = &subject.record;
+        let tags = &subject.listed.tags;
+        let is_float = |tag: &Tag| record.floats.contains_key(tag);
+        let others: Vec<&Tag> =
+            tags.iter().filter(|tag| !is_ours(tag, &self.config.floating, tags) && !is_float(tag)).collect();
+        if !others.is_empty() {
+            return others;
+        }
+        let commits: Vec<&Tag> = tags.iter().filter(|tag| !is_float(tag)).collect();
+        let told = fact(record, RELEASED);
+        let is_known = |known: &String| commits.iter().any(|tag| *known == fact(record, &format!("{RELEASED}{tag}")));
+        let is_told = record.told.keys().any(|known| known.starts_with(&told) && !is_known(known));
+        if is_told { Vec::new() } else { commits }
+    }
+
+    /// Notes that a failed verification is over of which nobody need hear so: the next one is a fact of its own.
+    async fn end_hold(&self, subject: &mut Subject<'_>, standing: &Standing) -> Result<(), ReactError> {
+        let record = &subject.record;
+        let is_over = matches!(standing, Standing::Released(_)) && record.told.contains_key(&held_fact(record));
+        if !is_over || recovered_notice(subject).is_some() {
+            return Ok(());
+        }
+        let (repository, digest) = (record.repository.clone(), record.digest);
+        let (recovered, told) = (recovered_fact(record), Told { claimed_at: (self.now)(), done: true, delivery: None });
+        let end = self.records.update(&repository, digest, |record| {
+            record.told.insert(recovered.clone(), told);
+        });
+        subject.record = end.await?;
+        Ok(())
     }
 
     /// A released image whose verdict became another one afterwards; without a gate, also one that never was good.
@@ -173,7 +216,7 @@ impl Reactor {
         let change = |known: Option<BTreeMap<String, Told>>| {
             let mut told = known.unwrap_or_default();
             if done {
-                told.insert(fact.to_owned(), Told { claimed_at: now, done });
+                told.insert(fact.to_owned(), Told { claimed_at: now, done, delivery: None });
             } else {
                 told.remove(fact);
             }
@@ -230,10 +273,51 @@ fn released_notice(subject: &Subject<'_>, tag: &Tag, by: ReleasedBy) -> Notice {
     };
     let fix = format!("Deploy it: {}@{}", subject.settings.uri, subject.record.digest);
     Notice {
-        fact: fact(&subject.record, &format!("released:{tag}")),
+        fact: fact(&subject.record, &format!("{RELEASED}{tag}")),
         reason: Some(ReasonDetail::new("released", why, fix)),
         ..about(subject, std::slice::from_ref(tag), "is released")
     }
+}
+
+/// How often an image was whole again after its verification had failed.
+fn recoveries(record: &ImageRecord) -> usize {
+    let recovered = fact(record, RECOVERED);
+    record.told.iter().filter(|(known, told)| told.done && known.starts_with(&recovered)).count()
+}
+
+/// The fact that an image failed verification; a new one after each time that it was whole again.
+fn held_fact(record: &ImageRecord) -> String {
+    let kind = HoldKind::Verification.as_str();
+    match recoveries(record) {
+        0 => fact(record, &format!("held:{kind}")),
+        before => fact(record, &format!("held:{kind}:{}", before + 1)),
+    }
+}
+
+/// The fact that an image is whole again after that.
+fn recovered_fact(record: &ImageRecord) -> String {
+    fact(record, &format!("{RECOVERED}{}", recoveries(record) + 1))
+}
+
+/// That a released image may be used again: people were told that it is released, and then that its verification
+/// failed.
+fn recovered_notice(subject: &Subject<'_>) -> Option<Notice> {
+    let record = &subject.record;
+    let held = record.told.get(&held_fact(record)).filter(|held| held.done)?;
+    let was_told = |tag: &&Tag| {
+        let told = record.told.get(&fact(record, &format!("{RELEASED}{tag}")));
+        told.is_some_and(|told| told.done && told.claimed_at < held.claimed_at)
+    };
+    let tags: Vec<Tag> = subject.listed.tags.iter().filter(was_told).cloned().collect();
+    if tags.is_empty() {
+        return None;
+    }
+    let fix = format!("Use it again: {}@{}", subject.settings.uri, record.digest);
+    Some(Notice {
+        fact: recovered_fact(record),
+        reason: Some(ReasonDetail::new("released", "verified again, after it had failed", fix)),
+        ..about(subject, &tags, "is whole again")
+    })
 }
 
 fn of_policy(fact: String, kind: &str, headline: &str, text: &str, fix: String) -> Notice {

@@ -68,18 +68,14 @@ pub async fn verify(
     at: Timestamp,
 ) -> Result<Verified, RegistryError> {
     let mut checks = Checks { registry, repository, manifests: 0, blobs: Vec::new(), failures: Vec::new() };
-    let mut seen: BTreeSet<Digest> = BTreeSet::new();
-    let mut open = vec![digest];
+    let mut open = Open::new(digest, limits::MANIFESTS);
     let mut root = None;
     let mut largest_bytes = 0;
     let mut artifacts: BTreeSet<Digest> = BTreeSet::new();
-    while let Some(next) = open.pop() {
-        if !seen.insert(next) || seen.len() > limits::MANIFESTS {
-            continue;
-        }
+    while let Some(next) = open.next() {
         let Some((manifest, facts)) = checks.manifest(next).await? else { continue };
         if let Parsed::Index(index) = &manifest.parsed {
-            open.extend(index.manifests.iter().map(|child| child.digest));
+            open.add(index.manifests.iter().map(|child| child.digest));
         }
         if next == digest {
             checks.recorded(&manifest, config);
@@ -91,6 +87,10 @@ pub async fn verify(
             }
         }
     }
+    if open.is_cut {
+        // What was not read back is not verified.
+        checks.failed(format!("index {digest}"), format!("at most {} manifests", limits::MANIFESTS), "more");
+    }
     let facts = root.map(|facts| {
         let size_bytes = facts.size_bytes.max(largest_bytes);
         Facts { size_bytes, ..facts }.without(&artifacts)
@@ -98,6 +98,40 @@ pub async fn verify(
     let (manifests, blobs, failures) = checks.finish().await?;
     let verification = Verification { passed: failures.is_empty(), at, manifests, blobs, failures };
     Ok(Verified { verification, facts })
+}
+
+/// Manifests that are to be read, each once and at most so many.
+struct Open {
+    next: Vec<Digest>,
+    seen: BTreeSet<Digest>,
+    most: usize,
+    /// Whether there were more.
+    is_cut: bool,
+}
+
+impl Open {
+    fn new(first: Digest, most: usize) -> Self {
+        Self { next: vec![first], seen: BTreeSet::new(), most, is_cut: false }
+    }
+
+    fn add(&mut self, digests: impl Iterator<Item = Digest>) {
+        self.next.extend(digests);
+    }
+
+    fn next(&mut self) -> Option<Digest> {
+        while let Some(next) = self.next.pop() {
+            if self.seen.contains(&next) {
+                continue;
+            }
+            if self.seen.len() == self.most {
+                self.is_cut = true;
+                return None;
+            }
+            self.seen.insert(next);
+            return Some(next);
+        }
+        None
+    }
 }
 
 /// Everything checked so far.
@@ -220,5 +254,27 @@ impl Checks<'_> {
             }
         }
         Ok((self.manifests, available, self.failures))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_read_once_and_one_too_many_is_noticed() {
+        let digest = |seed: u8| Digest::of(&[seed]);
+        for (children, most, read, is_cut) in [(2, 3, 3, false), (3, 3, 3, true), (0, 1, 1, false)] {
+            let mut open = Open::new(digest(0), most);
+            let mut count = 0;
+            while let Some(next) = open.next() {
+                count += 1;
+                if next == digest(0) {
+                    // Each child is named twice, and one names its parent.
+                    open.add((1..=children).chain(0..=children).map(digest));
+                }
+            }
+            assert_eq!((count, open.is_cut), (read, is_cut), "{children} children, at most {most}");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn step(receipt: &Receipt) {
         version = upload.version_id,
         state = state.as_str(),
         kind = import.reason.as_ref().map(|reason| reason.kind.as_str()),
-        image = image.map(super::name),
+        image = image.map(super::words::name),
         digest = image.map(|image| tracing::field::display(image.digest)),
         began = %import.started_at,
         upload_bytes = import.size_bytes,

@@ -48,7 +48,7 @@ pub struct ImageRecord {
     /// The indexes that name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Digest>,
-    /// When it was first pushed, by ECR's clock.
+    /// When it was pushed, by ECR's clock; of one that was deleted and pushed again, when that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed_at: Option<Timestamp>,
     /// Since when it is not there any more; set by the look that found so, and taken back by one that finds it again.
@@ -105,6 +105,20 @@ pub struct Told {
     pub claimed_at: Timestamp,
     /// Whether they did it.
     pub done: bool,
+    /// Which delivery of an upload they are, where they are one: a later one comes only when they have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<u32>,
+}
+
+/// Who tells a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Teller {
+    /// The caller.
+    Us,
+    /// Somebody is about to.
+    Others,
+    /// It was told.
+    Nobody,
 }
 
 /// One upload of an image.
@@ -167,6 +181,15 @@ impl ImageRecord {
         self.wanted_tags.extend(new);
     }
 
+    /// Notes that it is there, and that ECR says it was pushed at `at`. Of two times the later one counts: the earlier
+    /// one is that of an image under the same digest that was deleted since, and a scan of that is no scan of this.
+    pub fn pushed(&mut self, at: Option<Timestamp>) {
+        let is_anew = self.pushed_at.is_some() && at > self.pushed_at;
+        self.scan_ended &= !is_anew;
+        self.pushed_at = self.pushed_at.max(at);
+        self.gone_since = None;
+    }
+
     /// Notes that the index `parent` names this image.
     pub fn named_by(&mut self, parent: Digest) {
         if !self.parents.contains(&parent) {
@@ -178,6 +201,24 @@ impl ImageRecord {
     /// Takes it upon the caller to tell `fact`; `false` when it was told, or somebody is about to.
     pub fn claim(&mut self, fact: &str, now: Timestamp) -> bool {
         claim(&mut self.told, fact, now)
+    }
+
+    /// The same for the `n`-th delivery of the one upload that `fact` is about, who need not wait for those before it.
+    pub fn claim_in_delivery(&mut self, fact: &str, now: Timestamp, n: u32) -> Teller {
+        let known = self.told.get(fact).copied();
+        if known.is_some_and(|known| known.done) {
+            return Teller::Nobody;
+        }
+        if known.is_some_and(|known| known.delivery.is_some_and(|theirs| theirs < n)) {
+            self.told.remove(fact);
+        }
+        if !self.claim(fact, now) {
+            return Teller::Others;
+        }
+        if let Some(told) = self.told.get_mut(fact) {
+            told.delivery = Some(n);
+        }
+        Teller::Us
     }
 
     /// Forgets claims of facts that nobody has reason to tell any more, whose claimers died; `open` are those that are
@@ -206,7 +247,7 @@ pub fn claim(told: &mut BTreeMap<String, Told>, fact: &str, now: Timestamp) -> b
         Some(known) => is_stale(known, now),
     };
     if is_free {
-        told.insert(fact.to_owned(), Told { claimed_at: now, done: false });
+        told.insert(fact.to_owned(), Told { claimed_at: now, done: false, delivery: None });
         while told.len() > TOLD {
             let oldest = told.iter().min_by_key(|(_, known)| known.claimed_at).map(|(fact, _)| fact.clone());
             let Some(oldest) = oldest else { break };
@@ -297,12 +338,26 @@ mod tests {
         assert!(!record.has_stale_claim(at(60)));
         assert!(record.has_stale_claim(at(130)));
         assert!(record.claim("released:1.0", at(130)), "they died");
-        record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true });
+        record.told.insert("released:1.0".into(), Told { claimed_at: at(130), done: true, delivery: None });
         assert!(!record.claim("released:1.0", at(9_999)), "it was told");
         record.forget_stale_claims(&["released:1.1".into()], at(9_999));
         assert!(record.has_stale_claim(at(9_999)), "it is told yet");
         record.forget_stale_claims(&[], at(9_999));
         assert!(!record.has_stale_claim(at(9_999)) && record.told.len() == 1, "what was told stays");
+    }
+
+    #[test]
+    fn an_image_that_was_pushed_again_is_as_old_as_that() {
+        let mut record = record();
+        record.pushed(None);
+        record.pushed(Some(at(5)));
+        record.scan_ended = true;
+        record.pushed(Some(at(5)));
+        record.pushed(None);
+        assert_eq!((record.pushed_at, record.scan_ended), (Some(at(5)), true));
+        record.gone_since = Some(at(6));
+        record.pushed(Some(at(7)));
+        assert_eq!((record.pushed_at, record.scan_ended, record.gone_since), (Some(at(7)), false, None));
     }
 
     #[test]
