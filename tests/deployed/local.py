@@ -141,7 +141,13 @@ def ready(host, template):
         raise SystemExit(f"{template} sets GANTRY_STACK {count} times")
     local = template.with_name("local.yaml")
     local.write_text(text)
+    # The bucket that the samples are of; for a function here the template's own names are all there is.
+    variables(local).write_text(json.dumps({"Parameters": {"GANTRY_STATE_BUCKET": "state"}}))
     return local
+
+
+def variables(template):
+    return template.with_name("variables.json")
 
 
 def invoke(host, template, function, event):
@@ -151,7 +157,7 @@ def invoke(host, template, function, event):
         "AWS_DEFAULT_REGION": "eu-central-1",
     }
     command = [str(Path(sys.executable).with_name("sam")), "local", "invoke", function, "-t", str(template), "-e", str(event),
-               "--skip-pull-image", "--region", "eu-central-1", "--parameter-overrides", "Architecture=x86_64"]
+               "--env-vars", str(variables(template)), "--skip-pull-image", "--region", "eu-central-1", "--parameter-overrides", "Architecture=x86_64"]
     begin = time.monotonic()
     done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=PATIENCE, cwd=template.parent)
     return done, time.monotonic() - begin

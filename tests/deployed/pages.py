@@ -27,6 +27,7 @@ ELSEWHERE = {
     "gantry policy check policy.toml": "deploy.py puts a policy as its second line does; tests/docs runs the first",
     "gantry policy check docs/policy.example.toml": "tests/docs runs it",
     "gantry policy explain team/my-app:1.4.2": "tests/commands runs it",
+    "gantry status --uploads UPLOADS --state STATE": "tests/commands runs status and retry, on a stack of its own",
 }
 
 

@@ -364,7 +364,7 @@ mod tests {
         let untagged = (Value::Null, json!(14));
         let named = (json!(["latest", "latest-*.*"]), json!(IMAGES_IN_A_REPOSITORY));
         let newest = (json!(["*"]), json!(30));
-        assert_eq!(rules(&wanted), [untagged.clone()]);
+        assert_eq!(rules(&wanted), std::slice::from_ref(&untagged));
         wanted.keep_releases = Some(30);
         assert_eq!(rules(&wanted), [untagged.clone(), named, newest.clone()]);
         wanted.floating.clear();
