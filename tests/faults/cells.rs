@@ -248,9 +248,8 @@ impl Step {
     pub(crate) fn end(&self, trouble: Trouble, times: Times) -> End {
         let once = times == Times::Once;
         match trouble {
-            Trouble::Duplicate => End::Done,
+            Trouble::Duplicate | Trouble::StaleRange => End::Done,
             Trouble::Overwritten => End::Superseded,
-            Trouble::StaleRange => End::Done,
             _ if self.is(Courtesy) => End::Done,
             Trouble::Status(404) if self.is(IsTheObject) => End::Superseded,
             Trouble::Status(404) if self.is(MayBeAbsent) => End::Done,

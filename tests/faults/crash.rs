@@ -94,7 +94,11 @@ async fn larger_imports_survive_their_death_at_some_request() {
         let mut layers = |count: usize| -> Vec<Vec<u8>> {
             (0..count)
                 .map(|at| {
-                    layer("app", seed().wrapping_mul(97).wrapping_add(round * 31 + at as u32), 1 + dice.below(600_000))
+                    layer(
+                        "app",
+                        seed().wrapping_mul(97).wrapping_add(round * 31 + u32::try_from(at).unwrap()),
+                        1 + dice.below(600_000),
+                    )
                 })
                 .collect()
         };

@@ -83,7 +83,7 @@ async fn every_step_survives_every_fault() {
                     let cell = Cell { ..cell };
                     async move { run(&lab, &cell).await }
                 });
-                let outcome = task.await.map_err(|failed| said(failed));
+                let outcome = task.await.map_err(said);
                 free.lock().await.push(lab);
                 (cell, outcome)
             }
@@ -249,6 +249,7 @@ async fn reached(cell: &Cell, hold: &Hold) {
 }
 
 /// The receipt says no more than is true.
+#[expect(clippy::panic, reason = "the failure of a test")]
 fn check_receipt(lab: &Lab, repository: &str, receipt: Option<&Value>, end: End, label: &str) {
     let Some(receipt) = receipt else {
         assert_ne!(end, End::Done, "{label}: no receipt");
@@ -289,6 +290,7 @@ fn in_words(outcome: &Outcome) -> String {
 
 /// What the smallest layer has when it is compressed, as an import elsewhere made it; places in a body are reckoned from
 /// it.
+#[expect(clippy::panic, reason = "the failure of a test")]
 async fn blob_bytes(image: &Image) -> u64 {
     let lab = Lab::start().await;
     let uploaded = lab.pipeline.put("team/app/1.0.0.tar", &tarball(image)).await;

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_largest_upload_that_planning_lets_pass() {
-        let delivery = Duration::from_mins(15) - limits::DEADLINE_MARGIN;
+        let delivery = Duration::from_mins(15).saturating_sub(limits::DEADLINE_MARGIN);
         let gib = |bytes: u64| bytes >> 30;
         assert_eq!(gib(movable_bytes(delivery)), 50, "the largest layer");
         assert_eq!(gib(movable_bytes(delivery) * u64::from(limits::DELIVERIES / 2)), 250, "the largest upload");
