@@ -158,7 +158,7 @@ def environment(template, endpoint, registry, settings):
         stack = json.load(answer)
     defaults |= {"AWS::StackName": "gantry", "State": stack["buckets"]["State"], "Uploads": stack["buckets"]["Uploads"]}
     defaults |= {"Arn": "arn:aws:sqs:us-east-1:123456789012:failed-messages", "Topic": stack["topics"]["Topic"]}
-    defaults |= stack["queues"] | dict(re.findall(r"^      (MaxReceives): (\d+)", text, re.MULTILINE))
+    defaults |= stack["queues"] | dict(re.findall(r'^      (MaxReceives): "?(\d+)', text, re.MULTILINE))
     variables = {}
     [function] = re.findall(r"^  ImportFunction:\n((?:(?:    .*)?\n)+)", text, re.MULTILINE)
     for name, value in re.findall(r"^          (GANTRY_\w+): (.*)$", function, re.MULTILINE):

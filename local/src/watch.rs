@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::cli::CommandError;
 use crate::session::{Session, SessionError};
@@ -17,6 +18,9 @@ use crate::upload::Uploaded;
 
 /// A look at the receipt even when no log line comes, for lines that were missed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a receipt that says *failed* is followed until people were told of it, too.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How far one blob is; the fields of import's progress records.
 #[derive(Debug, Clone, Deserialize)]
@@ -93,6 +97,7 @@ impl Log {
         mut view: impl FnMut(Step),
     ) -> Result<Receipt, CommandError> {
         let mut told = None;
+        let mut ended = None;
         let mut is_waiting = false;
         loop {
             let line = tokio::time::timeout(LOOK_EVERY, self.lines.recv()).await;
@@ -120,6 +125,11 @@ impl Log {
                 continue;
             }
             if receipt.state.is_final() {
+                // A failure is told after it is written; a stack of our own must not end in between.
+                let ended = *ended.get_or_insert_with(Instant::now);
+                if receipt.state == State::Failed && !receipt.import.told && ended.elapsed() < TOLD_WITHIN {
+                    continue;
+                }
                 return Ok(receipt);
             }
             if receipt.state == State::Imported && !std::mem::replace(&mut is_waiting, true) {

@@ -61,10 +61,16 @@ fn uploads() -> Vec<Upload> {
         let wanted = Wanted::OneOfTwo(at as usize / 2);
         uploads.push(Upload { key: format!("team/clashes/{at}.tar"), name, image: small(200 + at), wanted });
     }
-    for at in 0..20_u32 {
-        let key = format!("team/over-{at}/1.0.0.tar");
-        for (wanted, of) in [(Wanted::Overwritten, 300), (Wanted::Overwrites, 400)] {
-            uploads.push(Upload { key: key.clone(), name: None, image: small(of + at), wanted });
+    // Further apart than uploads at once, so that the second is the later version.
+    for (later, of) in [(false, 300), (true, 400)] {
+        for at in 0..20_u32 {
+            let wanted = if later { Wanted::Overwrites } else { Wanted::Overwritten };
+            uploads.push(Upload {
+                key: format!("team/over-{at}/1.0.0.tar"),
+                name: None,
+                image: small(of + at),
+                wanted,
+            });
         }
     }
     uploads

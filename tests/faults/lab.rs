@@ -135,6 +135,8 @@ impl Lab {
                         .http_client(Builder::new().build_http())
                         .timeout_config(timeouts.of_calls())
                         .retry_config(retries(timeouts))
+                        // As in a function's process: what other cells use up is not its own.
+                        .retry_partition($sdk::config::retry::RetryPartition::custom("one function").build())
                         .region(Region::new(account::REGION))
                         .build(),
                 )

@@ -106,7 +106,7 @@ async fn faults_during_a_pass_cost_another_pass_and_change_nothing() {
 /// The index of the first delivery is found by the second, which does not read the archive to its end again.
 #[tokio::test]
 async fn a_later_delivery_skips_the_first_pass() {
-    let edits = vec![("MaxReceives: 10".to_owned(), "MaxReceives: 3".to_owned())];
+    let edits = vec![(r#"MaxReceives: "10""#.to_owned(), r#"MaxReceives: "3""#.to_owned())];
     let pipeline = Pipeline::with(PROGRAM, Setup { edits, ..Setup::default() }).await;
     // The first delivery fails after its first pass: the repository call does not come through.
     let fault = Fault {

@@ -82,7 +82,7 @@ fn cases() -> Vec<Bad> {
             )
         },
         Bad {
-            metadata: vec![("profile", "lambda")],
+            metadata: vec![("profile", "lambda"), ("platform", "linux/arm64")],
             ..bad(
                 "another platform",
                 "team/app/12.tar",

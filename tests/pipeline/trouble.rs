@@ -53,7 +53,10 @@ async fn a_denied_action_is_named_retried_and_ends_in_the_failed_queue() {
         ("                - ecr:CreateRepository\n", "ecr:CreateRepository"),
         ("                - ecr:PutImage\n", "ecr:PutImage"),
     ] {
-        let edits = vec![(line.to_owned(), String::new()), ("MaxReceives: 10".to_owned(), "MaxReceives: 3".to_owned())];
+        let edits = vec![
+            (line.to_owned(), String::new()),
+            (r#"MaxReceives: "10""#.to_owned(), r#"MaxReceives: "3""#.to_owned()),
+        ];
         let pipeline = Pipeline::with(PROGRAM, Setup { edits, ..Setup::default() }).await;
         let mut log = pipeline.stack.log();
         let uploaded = pipeline.put("team/app/1.tar", &docker_archive(&[(&image(), &[])])).await;
@@ -76,7 +79,7 @@ async fn a_denied_action_is_named_retried_and_ends_in_the_failed_queue() {
 async fn a_receipt_that_is_denied_names_the_action_in_the_log_and_the_message_comes_back() {
     let edits = vec![
         ("              Action: s3:PutObject\n".to_owned(), "              Action: s3:PutObjectAcl\n".to_owned()),
-        ("MaxReceives: 10".to_owned(), "MaxReceives: 2".to_owned()),
+        (r#"MaxReceives: "10""#.to_owned(), r#"MaxReceives: "2""#.to_owned()),
     ];
     let pipeline = Pipeline::with(PROGRAM, Setup { edits, ..Setup::default() }).await;
     let mut log = pipeline.stack.log();

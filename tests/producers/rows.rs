@@ -603,15 +603,15 @@ fn profiles() -> Vec<Row> {
     let zstd_image = zstd_oci.image_of(&amd_image, OCI_MANIFEST, OCI_CONFIG, |layer| (zstd(layer), OCI_ZSTD));
     zstd_oci.list(&zstd_image, &[]);
     vec![
-        row("profile lambda", "one platform out of an index, byte for byte", whole.clone(), only(&arm, &arm_image))
+        row("profile lambda", "one platform out of an index, byte for byte", whole.clone(), only(&amd, &amd_image))
             .with(&[("profile", "lambda")]),
         row(
-            "profile lambda, platform linux/amd64",
+            "profile lambda, platform linux/arm64",
             "the platform that was asked for",
             whole.clone(),
-            only(&amd, &amd_image),
+            only(&arm, &arm_image),
         )
-        .with(&[("profile", "lambda"), ("platform", "linux/amd64")]),
+        .with(&[("profile", "lambda"), ("platform", "linux/arm64")]),
         row(
             "profile lambda",
             "zstd layers become gzip, the image ID stays",

@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::progress::BlobProgress;
@@ -20,6 +21,17 @@ pub(super) struct Schedule {
     started: Instant,
     until: Instant,
     inner: Mutex<Inner>,
+    /// Told when a blob leaves: there may be room for another.
+    left: Notify,
+}
+
+/// Whether a blob may begin.
+enum Admission {
+    Granted,
+    /// Not beside those under way.
+    Later,
+    /// Not in the time that is left.
+    Refused,
 }
 
 #[derive(Debug, Default)]
@@ -41,18 +53,36 @@ impl Inner {
 impl Schedule {
     /// A schedule of what ends by `until`.
     pub(super) fn new(until: Instant) -> Self {
-        Self { started: Instant::now(), until, inner: Mutex::default() }
+        Self { started: Instant::now(), until, inner: Mutex::default(), left: Notify::new() }
     }
 
-    /// Whether `blob` may begin. The first may in any case: a delivery that begins nothing would be in vain.
-    pub(super) fn admit(&self, blob: &Arc<BlobProgress>) -> bool {
-        let mut inner = self.lock();
-        let is_first = inner.under_way.is_empty() && inner.done_bytes == 0;
-        let fits = inner.lacking_bytes().saturating_add(blob.lacking_bytes()) <= self.most_bytes(inner.moved_bytes());
-        if is_first || fits {
-            inner.under_way.push(Arc::clone(blob));
+    /// Waits until `blob` may begin; `false` when this delivery has no time for it.
+    ///
+    /// What does not fit beside others may fit once they are done, and the rate is better known then: it begins with a
+    /// standstill, when a token was long in coming, and then says little.
+    pub(super) async fn admitted(&self, blob: &Arc<BlobProgress>) -> bool {
+        loop {
+            let left = self.left.notified();
+            match self.admit(blob) {
+                Admission::Granted => return true,
+                Admission::Refused => return false,
+                Admission::Later => left.await,
+            }
         }
-        is_first || fits
+    }
+
+    /// The first may begin in any case, as a delivery that begins nothing would be in vain; so may one that has
+    /// everything to itself for half of the time.
+    fn admit(&self, blob: &Arc<BlobProgress>) -> Admission {
+        let mut inner = self.lock();
+        let is_alone = inner.under_way.is_empty();
+        let is_early = self.started.elapsed() < self.until.saturating_duration_since(Instant::now());
+        let fits = inner.lacking_bytes().saturating_add(blob.lacking_bytes()) <= self.most_bytes(inner.moved_bytes());
+        if fits || (is_alone && (inner.done_bytes == 0 || is_early)) {
+            inner.under_way.push(Arc::clone(blob));
+            return Admission::Granted;
+        }
+        if is_alone { Admission::Refused } else { Admission::Later }
     }
 
     /// Ends when `blob` has to make room for the others under way.
@@ -80,6 +110,8 @@ impl Schedule {
         if is_done {
             inner.done_bytes = inner.done_bytes.saturating_add(blob.entry_bytes());
         }
+        drop(inner);
+        self.left.notify_waiters();
     }
 
     /// What can still be moved, at the rate of what was.

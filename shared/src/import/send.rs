@@ -229,7 +229,7 @@ impl Importer {
         let blob_progress = progress.of(at, job);
         let present = match self.without_bytes(job).await? {
             Some(present) => present,
-            None if !progress.schedule.admit(&blob_progress) => return Ok(None),
+            None if !progress.schedule.admitted(&blob_progress).await => return Ok(None),
             None => {
                 let sending = retry("sending a blob", limits::BLOB_ATTEMPTS, &self.timeouts, || async {
                     let body = self.body(object, job.what.extent());

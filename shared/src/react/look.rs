@@ -331,6 +331,10 @@ impl Reactor {
         for upload in &record.uploads {
             self.receipts.react(&UploadId::from(upload), &record.repository, record.digest, &reaction).await?;
         }
+        if record.unanswered {
+            let answered = |now: &mut ImageRecord| now.unanswered &= now.uploads != record.uploads;
+            self.records.update(&record.repository, record.digest, answered).await?;
+        }
         Ok(())
     }
 }

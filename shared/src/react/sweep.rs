@@ -179,6 +179,7 @@ impl Reactor {
             Sweep::Policy => is_other_policy || (is_judged && self.is_open(record)),
             Sweep::Everything => {
                 is_other_policy
+                    || record.unanswered
                     || record.has_stale_claim(now)
                     || self.is_overdue(record, now)
                     || (is_judged && self.is_open(record) && self.is_old(record, now))

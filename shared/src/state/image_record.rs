@@ -39,6 +39,9 @@ pub struct ImageRecord {
     /// The uploads it came from, newest first; none for an image that another client pushed.
     #[serde(default)]
     pub uploads: Vec<UploadRecord>,
+    /// Whether an upload came to it since the last look, whose receipt waits for what is known here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
     /// The tags that uploads asked for.
     #[serde(default)]
     pub wanted_tags: Vec<Tag>,
@@ -153,6 +156,7 @@ impl ImageRecord {
             digest,
             config: None,
             uploads: Vec::new(),
+            unanswered: false,
             wanted_tags: Vec::new(),
             revision: None,
             parents: Vec::new(),
@@ -173,6 +177,7 @@ impl ImageRecord {
         self.config = self.config.or(config);
         // It is about to be there again.
         self.gone_since = None;
+        self.unanswered = true;
         self.revision = revision.map(str::to_owned).or(self.revision.take());
         self.uploads.retain(|known| known != upload);
         self.uploads.insert(0, upload.clone());
