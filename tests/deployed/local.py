@@ -142,7 +142,7 @@ def ready(host, template):
     local = template.with_name("local.yaml")
     local.write_text(text)
     # The bucket that the samples are of; for a function here the template's own names are all there is.
-    variables(local).write_text(json.dumps({"Parameters": {"GANTRY_STATE_BUCKET": "state"}}))
+    variables(local).write_text(json.dumps({"Parameters": {"GANTRY_STATE_BUCKET": "state", "GANTRY_UPLOAD_BUCKET": "uploads"}}))
     return local
 
 
