@@ -193,6 +193,9 @@ pub(crate) struct RetryArgs {
     /// The upload's key
     #[arg(value_name = "KEY")]
     pub(crate) key: String,
+    /// Print the receipt it ends with as JSON; from an account, which version was sent round
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) account: AccountArgs,
 }

@@ -1,7 +1,7 @@
 //! `gantry retry`: an upload is sent round again, as if it had just been put.
 
 use gantry::limits;
-use gantry::receipt::State;
+use gantry::receipt::{State, UploadId};
 use gantry::uploads::{Known, QueueState, Why};
 use indicatif::HumanDuration;
 use jiff::{SignedDuration, Timestamp};
@@ -18,14 +18,15 @@ use crate::watch::Log;
 
 pub(crate) async fn run(stack: StackArgs, args: RetryArgs) -> Result<(), CommandError> {
     let (place, session) = Place::open(&stack, &args.account, Functions::Run).await?;
-    let outcome = retry(&place, session.as_ref(), &args.key).await;
+    let outcome = retry(&place, session.as_ref(), &args).await;
     if let Some(session) = session {
         session.close().await;
     }
     outcome
 }
 
-async fn retry(place: &Place, session: Option<&Session>, key: &str) -> Result<(), CommandError> {
+async fn retry(place: &Place, session: Option<&Session>, args: &RetryArgs) -> Result<(), CommandError> {
+    let key = args.key.as_str();
     let Some(queue) = &place.queue else {
         return Err(CommandError::Refused {
             what: "it is not known which queue the upload is to be sent to".to_owned(),
@@ -45,8 +46,15 @@ async fn retry(place: &Place, session: Option<&Session>, key: &str) -> Result<()
     };
     let sent = queue.send(&known, Why::Retry, now()).await;
     sent.map_err(|error| SessionError::request("sending it round again", error))?;
-    say(format!("sent      s3://{}/{} goes round again", known.upload.bucket, known.upload.key));
+    if !args.json {
+        say(format!("sent      s3://{}/{} goes round again", known.upload.bucket, known.upload.key));
+    }
     let Some((session, log)) = log else {
+        if args.json {
+            let UploadId { bucket, key, version_id, .. } = &known.upload;
+            say(serde_json::json!({"sent": {"bucket": bucket, "key": key, "version_id": version_id}}).to_string());
+            return Ok(());
+        }
         say(format!("  next: docs/gantry-wait s3://{}/{}", known.upload.bucket, known.upload.key));
         return Ok(());
     };
@@ -59,6 +67,11 @@ async fn retry(place: &Place, session: Option<&Session>, key: &str) -> Result<()
         let mut bars = Bars::new();
         log.until_final(session, &uploaded, |step| bars.show(step)).await?
     };
+    if args.json {
+        // Plain records always serialise.
+        say(serde_json::to_string_pretty(&receipt).unwrap_or_default());
+        return released(&receipt);
+    }
     released(&receipt)?;
     let story = Story::read(Known { beside: Some(receipt), ..known }, place.records.as_ref()).await;
     tell(&story.map_err(|error| SessionError::request("reading the image's record", error))?);

@@ -124,6 +124,8 @@ fn import_status_and_plan_say_what_is_and_end_with_the_right_code() {
         &["goes round again"],
         &["failed: nothing was tagged: the archive is cut off", "what to do: "],
     );
+    let again = check(folder, &["retry", "cut.tar", "--json"], 1, &[], &["the archive is cut off"]);
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap()["state"], "failed");
     check(folder, &["retry", "my-app.tar"], 1, &[], &["it is released already"]);
     check(folder, &["retry", "gone.tar"], 1, &[], &["there is no upload called \"gone.tar\""]);
     check(folder, &["retry"], 2, &[], &["Usage:"]);

@@ -66,15 +66,15 @@ pub enum Compression {
     },
 }
 
-/// The level of plain `gzip`: the one at which the network of a function of the default memory size is the limit, and
-/// not the codec.
+/// The level of plain `gzip`: one at which the network of a function of the default memory size is the limit, and not the
+/// codec, and with which an import is still no slower than others where there is no such limit.
 ///
-/// An environment gets 75 MiB/s each way. Reading, hashing and compressing at level 6, one vCPU takes in some 90 MB/s,
-/// the 1.7 of the default size 150 MB/s, six 540 MB/s; the next level would take half as long again, for 0.4% of the
-/// size. `bench/results` has the figures.
-pub const DEFAULT_GZIP_LEVEL: u8 = 6;
+/// An environment gets 75 MiB/s each way. With everything else that an import does, one vCPU takes in some 110 MB/s at
+/// level 5, the 1.7 of the default size 190 MB/s, six 660 MB/s; level 6 takes a third longer for 0.8% of the size.
+/// `bench/results` has the figures.
+pub const DEFAULT_GZIP_LEVEL: u8 = 5;
 
-/// The level of plain `zstd`: as fast as memory is copied by the network's measure, and a tenth smaller than gzip.
+/// The level of plain `zstd`: two and a half times as fast as that, and 5% smaller.
 pub const DEFAULT_ZSTD_LEVEL: u8 = 2;
 
 impl ImportConfig {
