@@ -137,7 +137,7 @@ def levels(tools, archive, work):
     """One core at each of some settings: how much of the archive it takes in a second, and what comes out."""
     rows, size = {}, archive.stat().st_size
     facts = image.describe(archive)
-    for setting in ("gzip-1", "gzip-4", "gzip-6", "gzip-9", "zstd-1", "zstd", "zstd-3", "zstd-6"):
+    for setting in ("gzip-1", "gzip-4", "gzip-5", "gzip-6", "gzip-9", "zstd-1", "zstd", "zstd-3", "zstd-6"):
         who = Gantry(setting, {"Compression": setting}, prefix=("taskset", "--cpu-list", "0"))
         with _place(work, setting) as (folder, address), who.stage(tools, folder, address) as stage:
             sample = stage.take(stage.put(archive, "1.0"), "1.0") | _stored(address, "1.0", facts)

@@ -66,9 +66,9 @@ pub enum Compression {
     },
 }
 
-/// The level of plain `gzip`: one at which the network of a function of the default memory size is the limit, and not the
-/// codec, and with which an import is still no slower than others where there is no such limit.
+/// The level of plain `gzip`, at which the network of a function of the default size is the limit, and not the codec.
 ///
+/// It is also one at which an import is no slower than others where there is no such limit.
 /// An environment gets 75 MiB/s each way. With everything else that an import does, one vCPU takes in some 110 MB/s at
 /// level 5, the 1.7 of the default size 190 MB/s, six 660 MB/s; level 6 takes a third longer for 0.8% of the size.
 /// `bench/results` has the figures.
