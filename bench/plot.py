@@ -48,7 +48,7 @@ def _bars(title, values, top, digits):
 
 
 def _growth(rows, top):
-    rows = [row for row in rows if row["layers"] == 4]
+    rows = sorted((row for row in rows if row["layers"] == 4), key=lambda row: row["mb"])
     most_mb, most_s = max(row["mb"] for row in rows), max(row["wall_s"] for row in rows)
     most_mib = max(128, *(row["peak_mib"] for row in rows))
     lines = [f'<text class="title" x="0" y="{top + 18}">growth: wall time and peak memory by size of the archive</text>']
