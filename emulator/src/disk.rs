@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use tokio::task::{self, JoinHandle};
 use crate::wire::Body;
 
 /// How much is read or written at once: enough to make the hand-over to another thread cheap.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Something that looks at every byte on its way to disk, such as a hash.
 pub(crate) trait Absorb: Send + 'static {
@@ -67,7 +68,7 @@ impl<H: Absorb> Sink<H> {
         self.received_bytes += length;
         self.pending_bytes += length;
         self.pending.push(bytes);
-        if self.pending_bytes >= CHUNK_BYTES {
+        if self.pending_bytes >= CHUNK_BYTES as u64 {
             self.flush().await?;
         }
         Ok(())
@@ -173,9 +174,9 @@ impl Reader {
                 closed.insert(file)
             }
         };
-        let wanted = extent.left.min(CHUNK_BYTES);
-        let mut chunk = Vec::with_capacity(usize::try_from(wanted).map_err(io::Error::other)?);
-        let got = file.take(wanted).read_to_end(&mut chunk)? as u64;
+        let wanted = extent.left.min(CHUNK_BYTES as u64);
+        let mut chunk = Chunk::empty();
+        let got = file.take(wanted).read_to_end(&mut chunk.0)? as u64;
         if got < wanted {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -184,7 +185,41 @@ impl Reader {
             self.extents.pop_front();
             self.open = None;
         }
-        Ok(Some(chunk.into()))
+        Ok(Some(Bytes::from_owner(chunk)))
+    }
+}
+
+/// Room for [`CHUNK_BYTES`], used again when its bytes have been sent: pages that the system has to find and clear cost
+/// as much as a copy.
+#[derive(Debug)]
+struct Chunk(Vec<u8>);
+
+/// Chunks that are not in use. At most [`IDLE_CHUNKS`].
+static IDLE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// As many as are on their way when a few functions read several ranges each; more are made anew.
+const IDLE_CHUNKS: usize = 16;
+
+impl Chunk {
+    fn empty() -> Self {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(idle.unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES)))
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.0.clear();
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_CHUNKS {
+            idle.push(std::mem::take(&mut self.0));
+        }
     }
 }
 
