@@ -8,16 +8,19 @@
 //! A layer that arrives compressed passes through untouched; it is decompressed beside, to check its diff ID. One that
 //! no registry would take as it is, is decompressed and compressed again.
 
+mod cores;
 mod member;
+mod spent;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, FuturesOrdered};
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::archive::Stored;
 use crate::config::Compression;
@@ -28,7 +31,9 @@ use crate::limits;
 use crate::object::{Body, ObjectError};
 use crate::retry::Disposed;
 
-use member::Worker;
+use cores::{Cores, Done, Member, Slot};
+pub use spent::Spent;
+use spent::{awaited, timed};
 
 /// Members, for each core, that are compressed or wait for their turn to be emitted, over all layers at once; each layer
 /// may have one more. With fewer, a core would wait while a slow member holds up the finished ones behind it.
@@ -38,26 +43,10 @@ const MEMBERS_PER_CORE: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Compressor {
     compression: Compression,
-    /// One permit for each core, over all layers at once.
-    cores: Arc<Semaphore>,
+    cores: Cores,
     /// One for each member between being cut and being emitted.
     slots: Arc<Semaphore>,
-    idle: Arc<Mutex<Idle>>,
 }
-
-/// What is used again instead of made anew: pages that the system has to find and clear cost as much as a copy.
-#[derive(Debug, Default)]
-struct Idle {
-    workers: Vec<Worker>,
-    members: Vec<Vec<u8>>,
-}
-
-/// A place among the members under way. A layer that has none under way needs none, so that whoever is slow to take
-/// one layer's bytes never stops another.
-type Slot = Option<OwnedSemaphorePermit>;
-
-/// A member that is being compressed, and its place.
-type Member = AbortOnDropHandle<Result<(Bytes, Slot), LayerError>>;
 
 /// Both hashes and sizes of a layer that went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +78,9 @@ pub enum LayerError {
     Encode(#[source] io::Error),
     /// A compressing thread panicked.
     #[error("a compressing thread failed")]
+    Core,
+    /// The task that moves the layer panicked.
+    #[error("the layer's own task failed")]
     Thread(#[source] tokio::task::JoinError),
 }
 
@@ -97,7 +89,7 @@ impl Disposed for LayerError {
         match self {
             Self::Object(object) => object.disposition(),
             Self::Decode(decode) => decode.disposition(),
-            Self::Abandoned | Self::Encode(_) | Self::Thread(_) => Disposition::Transient,
+            Self::Abandoned | Self::Encode(_) | Self::Core | Self::Thread(_) => Disposition::Transient,
         }
     }
 }
@@ -120,9 +112,8 @@ impl Compressor {
         let cores = cores.max(1);
         Self {
             compression,
-            cores: Arc::new(Semaphore::new(cores)),
+            cores: Cores::new(compression, cores),
             slots: Arc::new(Semaphore::new(cores * MEMBERS_PER_CORE)),
-            idle: Arc::default(),
         }
     }
 
@@ -139,7 +130,7 @@ impl Compressor {
         }
     }
 
-    /// Takes a layer from `body` and gives what is to be sent to `output`.
+    /// Takes a layer from `body` and gives what is to be sent to `output`. Returns both hashes, and where the time went.
     ///
     /// Holds one member for each layer that is being read, and a few for each core, whatever the layers' sizes.
     /// `progress` hears the bytes taken and the bytes given so far.
@@ -150,24 +141,25 @@ impl Compressor {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the work; members under way are finished and thrown away.
+    /// Dropping the future stops the work; members under way are finished and thrown away, and those that wait left out.
     pub async fn run(
         &self,
         body: Body,
         stored: Stored,
         output: Output,
         progress: impl Fn(u64, u64) + Send + Sync,
-    ) -> Result<Sums, LayerError> {
+    ) -> Result<(Sums, Spent), LayerError> {
+        let going = Going { given: Hasher::default(), output, spent: Spent::default() };
         match stored {
-            Stored::Plain => self.compress(body, output, progress).await,
-            Stored::Gzip => pass_through(body, Codec::Gzip, output, progress).await,
-            Stored::Zstd => pass_through(body, Codec::Zstd, output, progress).await,
+            Stored::Plain => self.compress(body, going, progress).await,
+            Stored::Gzip => pass_through(body, Codec::Gzip, going, progress).await,
+            Stored::Zstd => pass_through(body, Codec::Zstd, going, progress).await,
             Stored::Recompressed(codec) => {
                 let decoded = decode(body, codec, limits::LAYER_WINDOW_BYTES);
                 let plain = stream::try_unfold(decoded, |mut decoded| async move {
                     Ok::<_, DecodeError>(decoded.next().await?.map(|chunk| (chunk, decoded)))
                 });
-                self.compress(plain.boxed(), output, progress).await
+                self.compress(plain.boxed(), going, progress).await
             }
         }
     }
@@ -175,157 +167,139 @@ impl Compressor {
     async fn compress<E: Into<LayerError>>(
         &self,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
-        output: Output,
+        mut going: Going,
         progress: impl Fn(u64, u64) + Send + Sync,
-    ) -> Result<Sums, LayerError> {
+    ) -> Result<(Sums, Spent), LayerError> {
         let size = member::member_bytes(self.compression);
         let mut taken = Hasher::default();
-        let mut given = Hasher::default();
         let mut members: FuturesOrdered<Member> = FuturesOrdered::new();
-        let mut member = self.buffer(size);
+        let mut member = self.cores.buffer(size);
         loop {
+            let started = Instant::now();
             // What is done is emitted while more is awaited: its place may be what somebody else waits for.
             let chunk = tokio::select! {
                 biased;
                 Some(done) = members.next(), if !members.is_empty() => {
-                    emit(done, &mut given, &output).await?;
+                    going.spent.reading += started.elapsed();
+                    going.emit(done).await?;
                     continue;
                 }
                 chunk = body.next() => chunk,
             };
+            going.spent.reading += started.elapsed();
             let Some(chunk) = chunk else { break };
             let mut chunk = chunk.map_err(Into::into)?;
-            taken.update(&chunk);
+            going.spent.hashing += timed(|| taken.update(&chunk)).1;
             while !chunk.is_empty() {
                 let part = chunk.split_to(chunk.len().min(size - member.len()));
                 member.extend_from_slice(&part);
                 if member.len() == size {
-                    let slot = self.slot(&mut members, &mut given, &output).await?;
-                    let full = std::mem::replace(&mut member, self.buffer(size));
-                    members.push_back(self.start(full, slot));
-                    progress(taken.bytes(), given.bytes());
+                    let slot = self.slot(&mut members, &mut going).await?;
+                    let full = std::mem::replace(&mut member, self.cores.buffer(size));
+                    members.push_back(self.cores.start(full, slot));
+                    progress(taken.bytes(), going.given.bytes());
                 }
             }
         }
         // An empty layer is one empty member, since a compressed file has at least one.
         if !member.is_empty() || taken.bytes() == 0 {
-            let slot = self.slot(&mut members, &mut given, &output).await?;
-            members.push_back(self.start(member, slot));
+            let slot = self.slot(&mut members, &mut going).await?;
+            members.push_back(self.cores.start(member, slot));
         }
-        while let Some(next) = members.next().await {
-            emit(next, &mut given, &output).await?;
+        while let Some(next) = awaited(&mut going.spent.waiting, members.next()).await {
+            going.emit(next).await?;
         }
-        progress(taken.bytes(), given.bytes());
-        Ok(Sums {
-            uncompressed_bytes: taken.bytes(),
-            diff_id: DiffId(taken.finish()),
-            size_bytes: given.bytes(),
-            digest: given.finish(),
-        })
+        progress(taken.bytes(), going.given.bytes());
+        Ok(going.sums(taken))
     }
 
     /// Waits for a place for one more member, and meanwhile emits what is done of this layer, which makes places.
-    async fn slot(
-        &self,
-        members: &mut FuturesOrdered<Member>,
-        given: &mut Hasher,
-        output: &Output,
-    ) -> Result<Slot, LayerError> {
+    async fn slot(&self, members: &mut FuturesOrdered<Member>, going: &mut Going) -> Result<Slot, LayerError> {
         let mut slot = std::pin::pin!(Arc::clone(&self.slots).acquire_owned());
         while !members.is_empty() {
-            tokio::select! {
+            let started = Instant::now();
+            let done = tokio::select! {
                 biased;
-                Some(done) = members.next() => emit(done, given, output).await?,
+                Some(done) = members.next() => Ok(done),
+                slot = &mut slot => Err(slot),
+            };
+            going.spent.waiting += started.elapsed();
+            match done {
+                Ok(done) => going.emit(done).await?,
                 // The semaphore is never closed.
-                slot = &mut slot => return slot.map(Some).map_err(|_closed| LayerError::Abandoned),
+                Err(slot) => return slot.map(Some).map_err(|_closed| LayerError::Abandoned),
             }
         }
         Ok(None)
     }
-
-    /// Compresses one member on the next free core.
-    fn start(&self, member: Vec<u8>, slot: Slot) -> Member {
-        let this = self.clone();
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _core = this.cores.acquire().await.map_err(|_closed| LayerError::Abandoned)?;
-            let (compression, idle) = (this.compression, Arc::clone(&this.idle));
-            let task = tokio::task::spawn_blocking(move || {
-                let worker = lock(&idle).workers.pop();
-                let mut worker = worker.map_or_else(|| Worker::new(compression), Ok)?;
-                let compressed = worker.compress(&member)?;
-                let mut idle = lock(&idle);
-                idle.workers.push(worker);
-                idle.members.push(member);
-                Ok(compressed)
-            });
-            let compressed: io::Result<Bytes> = task.await.map_err(LayerError::Thread)?;
-            Ok((compressed.map_err(LayerError::Encode)?, slot))
-        }))
-    }
-
-    /// An empty buffer with room for `size` bytes.
-    fn buffer(&self, size: usize) -> Vec<u8> {
-        let mut buffer = lock(&self.idle).members.pop().unwrap_or_else(|| Vec::with_capacity(size));
-        buffer.clear();
-        buffer
-    }
 }
 
-/// A panic in another thread leaves the lists as they were.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// What becomes of one layer, on its way to the registry.
+struct Going {
+    given: Hasher,
+    output: Output,
+    spent: Spent,
 }
 
-/// Hands on a member that is done; its place is free once it is on its way.
-async fn emit(
-    member: Result<Result<(Bytes, Slot), LayerError>, tokio::task::JoinError>,
-    given: &mut Hasher,
-    output: &Output,
-) -> Result<(), LayerError> {
-    let (member, _slot) = member.map_err(LayerError::Thread)??;
-    given.update(&member);
-    output.send(Ok(member)).await.map_err(|_closed| LayerError::Abandoned)
+impl Going {
+    /// Hands on a member that is done; its place is free once it is on its way.
+    async fn emit(&mut self, member: Result<io::Result<Done>, RecvError>) -> Result<(), LayerError> {
+        let Done { bytes, slot: _slot, compressing } =
+            member.map_err(|_gone| LayerError::Core)?.map_err(LayerError::Encode)?;
+        self.spent.compressing += compressing;
+        self.send(bytes).await
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<(), LayerError> {
+        self.spent.hashing += timed(|| self.given.update(&bytes)).1;
+        let sent = awaited(&mut self.spent.sending, self.output.send(Ok(bytes))).await;
+        sent.map_err(|_closed| LayerError::Abandoned)
+    }
+
+    /// Everything is sent, and `content` is what it was made from.
+    fn sums(self, content: Hasher) -> (Sums, Spent) {
+        let sums = Sums {
+            uncompressed_bytes: content.bytes(),
+            diff_id: DiffId(content.finish()),
+            size_bytes: self.given.bytes(),
+            digest: self.given.finish(),
+        };
+        (sums, self.spent)
+    }
 }
 
 /// Hands the layer on as it is, and decodes a copy of it to learn what its content hashes to.
 async fn pass_through(
     mut body: Body,
     codec: Codec,
-    output: Output,
+    mut going: Going,
     progress: impl Fn(u64, u64) + Send + Sync,
-) -> Result<Sums, LayerError> {
+) -> Result<(Sums, Spent), LayerError> {
     let (copies, receiver) = mpsc::channel::<Result<Bytes, ObjectError>>(1);
     let copy =
         stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|next| (next, receiver)) });
     let mut decoded = decode(copy.boxed(), codec, limits::LAYER_WINDOW_BYTES);
     let check = async {
-        let mut content = Hasher::default();
+        let (mut content, mut hashing) = (Hasher::default(), Duration::ZERO);
         while let Some(chunk) = decoded.next().await? {
-            content.update(&chunk);
+            hashing += timed(|| content.update(&chunk)).1;
         }
-        Ok::<_, LayerError>(content)
+        Ok::<_, LayerError>((content, hashing))
     };
     let hand_on = async {
-        let mut given = Hasher::default();
-        while let Some(chunk) = body.next().await {
+        while let Some(chunk) = awaited(&mut going.spent.reading, body.next()).await {
             let chunk = chunk?;
-            given.update(&chunk);
             // A decoder that has stopped says why itself.
-            copies.send(Ok(chunk.clone())).await.ok();
-            output.send(Ok(chunk)).await.map_err(|_closed| LayerError::Abandoned)?;
-            progress(given.bytes(), given.bytes());
+            awaited(&mut going.spent.waiting, copies.send(Ok(chunk.clone()))).await.ok();
+            going.send(chunk).await?;
+            progress(going.given.bytes(), going.given.bytes());
         }
         drop(copies);
-        Ok::<_, LayerError>(given)
+        Ok::<_, LayerError>(going)
     };
-    let (content, given) = futures::future::try_join(check, hand_on).await?;
-    Ok(Sums {
-        uncompressed_bytes: content.bytes(),
-        diff_id: DiffId(content.finish()),
-        size_bytes: given.bytes(),
-        digest: given.finish(),
-    })
+    let ((content, hashing), mut going) = futures::future::try_join(check, hand_on).await?;
+    going.spent.hashing += hashing;
+    Ok(going.sums(content))
 }
 
 #[cfg(test)]
@@ -365,7 +339,7 @@ mod tests {
             while let Some(chunk) = sent.recv().await {
                 written.extend_from_slice(&chunk.unwrap());
             }
-            Ok((work.await.unwrap()?, written))
+            Ok((work.await.unwrap()?.0, written))
         })
     }
 
@@ -430,13 +404,42 @@ mod tests {
         });
     }
 
+    /// What a layer that was given up leaves waiting takes no core and no place from the next.
+    #[test]
+    fn a_layer_given_up_leaves_nothing_behind() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let compressor = Compressor::new(GZIP, 1);
+            let bytes = sample(6 * limits::GZIP_MEMBER_BYTES);
+            let run = |output| compressor.run(body(&bytes, 100_000), Stored::Plain, output, |_, _| {});
+            for _ in 0..3 {
+                // Nobody takes what comes out, so its members take every place.
+                let (output, _sent) = mpsc::channel(1);
+                let full = async {
+                    while compressor.slots.available_permits() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    ended = run(output) => panic!("{ended:?}"),
+                    () = full => {}
+                }
+            }
+            let (output, mut sent) = mpsc::channel(1);
+            let taken = async { while sent.recv().await.is_some() {} };
+            let (ended, ()) = tokio::join!(run(output), taken);
+            assert_eq!(ended.unwrap().0.diff_id, DiffId(Digest::of(&bytes)));
+            assert_eq!(compressor.slots.available_permits(), MEMBERS_PER_CORE);
+        });
+    }
+
     /// Level 1 takes more care where that pays, and never less.
     #[test]
     fn level_1_is_no_larger_than_libdeflate_s_own() {
-        // Words in an order without a period compress to about half.
-        let words: Vec<u8> = (0..300_000_u64)
-            .flat_map(|at| format!("{:x} ", at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44).into_bytes())
-            .collect();
+        // Words of a vocabulary, in an order without a period.
+        let word = |at: u64| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+        let words: Vec<u8> =
+            (0..300_000).flat_map(|at| format!("{:x} ", word(word(at) % 5_000)).into_bytes()).collect();
         let mut own = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(1).unwrap());
         let mut output = vec![0; own.gzip_compress_bound(words.len())];
         let own: usize =

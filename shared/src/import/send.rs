@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -18,7 +19,7 @@ use super::progress::{BlobProgress, Progress};
 use super::source::{Copied, channel, copy_checked};
 use super::{ImportError, Importer, ProgressReceipt, Ready, Report};
 use crate::archive::{Blob, Content, DockerLayer, Extent, LayerBytes, Outer, Stored};
-use crate::compress::{Compressor, LayerError, Sums};
+use crate::compress::{Compressor, LayerError, Spent, Sums};
 use crate::disposition::Disposition;
 use crate::image::manifest::Parsed;
 use crate::image::{Descriptor, Digest, Manifest, MediaType, Repository};
@@ -387,7 +388,8 @@ impl Importer {
             (Err(source), _) => {
                 return Err(ImportError::Layer { entry: entry(), source: LayerError::Thread(source) });
             }
-            (Ok(Ok(sums)), Ok(upload)) => {
+            (Ok(Ok((sums, spent))), Ok(upload)) => {
+                log_spent(&entry(), sums, spent);
                 if sums.diff_id != layer.diff_id {
                     return Err(ImportError::WrongDiffId {
                         entry: entry(),
@@ -437,6 +439,23 @@ impl Importer {
 
 fn in_memory(content: Bytes) -> Body {
     stream::iter([Ok(content)]).boxed()
+}
+
+/// Says where the time of a layer went that was sent. What is large tells what to change: `compress_ms` the memory size or
+/// `Compression`, `read_ms` and `send_ms` nothing, as they are the network.
+fn log_spent(entry: &str, sums: Sums, spent: Spent) {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        entry,
+        read_bytes = sums.uncompressed_bytes,
+        sent_bytes = sums.size_bytes,
+        read_ms = ms(spent.reading),
+        hash_ms = ms(spent.hashing),
+        compress_ms = ms(spent.compressing),
+        wait_ms = ms(spent.waiting),
+        send_ms = ms(spent.sending),
+        "layer sent"
+    );
 }
 
 /// Says that a blob is there, to whoever follows.
