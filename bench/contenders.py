@@ -42,13 +42,26 @@ class Gantry:
                     return aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
 
                 def take(self, event, _tag):
+                    log = folder / "function.log"
+                    before = log.stat().st_size
                     try:
-                        return process.invoke(event)
+                        return process.invoke(event) | _spent(log, before)
                     except Failure as failure:
-                        log = (folder / "function.log").read_text(errors="replace")[-2000:]
-                        raise Failure(f"{failure}\nthe end of the function's log:\n{log}") from failure
+                        words = log.read_text(errors="replace")[-2000:]
+                        raise Failure(f"{failure}\nthe end of the function's log:\n{words}") from failure
 
             yield Stage()
+
+
+def _spent(log, start):
+    """Where the time of the layers went, summed, as the function's log says it from the offset `start` on."""
+    with log.open("rb") as file:
+        file.seek(start)
+        records = [json.loads(line) for line in file if b'"layer sent"' in line]
+    if not records:
+        return {}
+    names = ("hash_ms", "compress_ms", "read_ms", "wait_ms", "send_ms")
+    return {"spent_s": {name.removesuffix("_ms"): sum(record[name] for record in records) / 1000 for name in names}}
 
 
 class Cdk:

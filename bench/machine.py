@@ -123,14 +123,22 @@ def describe(repository, tools):
     }
 
 
+def cpu_seconds():
+    """What all CPUs together have spent since the machine started: at work, idle, and taken away by the host."""
+    # user nice system idle iowait irq softirq steal, summed over all CPUs
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, idle, waiting, hard, soft, stolen = (field / os.sysconf("SC_CLK_TCK") for field in fields)
+    return {"busy_s": user + nice + system + hard + soft, "idle_s": idle + waiting, "stolen_s": stolen}
+
+
+def spent_since(before):
+    """What they have spent since `before`, an earlier `cpu_seconds`."""
+    return {name: now - before[name] for name, now in cpu_seconds().items()}
+
+
 def busy_cpus(seconds=0.5):
     """How many CPUs are at work just now, on average over a moment; a quiet machine is near 0."""
-    def ticks():
-        # user nice system idle iowait irq softirq steal, summed over all CPUs
-        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return sum(fields), fields[3] + fields[4]
-
-    total, idle = ticks()
+    before = cpu_seconds()
     time.sleep(seconds)
-    total_after, idle_after = ticks()
-    return os.cpu_count() * (1 - (idle_after - idle) / max(1, total_after - total))
+    spent = spent_since(before)
+    return os.cpu_count() * (1 - spent["idle_s"] / max(0.01, sum(spent.values())))

@@ -64,7 +64,29 @@ def _against_peers(works):
         header = ["", "wall s", "CPU s", "peak MiB", "layers MB", f"times as fast as {best}", "its CPU", "its size"]
         lines += [f"## {TITLES[work]}", "", *_rows([*header, "times as fast as cdk"], rows)]
         busiest = max([busiest, *(sample["busy_cpus_before"] for taken in samples.values() for sample in taken)])
-    return [*lines, f"Busy with other things before a measurement: at most {busiest:.1f} CPUs.", ""]
+    lines += [f"Busy with other things before a measurement: at most {busiest:.1f} CPUs.", ""]
+    return lines + _where(works["first"])
+
+
+def _where(samples):
+    """Where the time of a first import goes: what the CPUs did meanwhile, and what Gantry's layers waited for."""
+    rows, waits = [], []
+    for name, taken in samples.items():
+        def of(group, key):
+            values = [sample[group][key] for sample in taken if group in sample]
+            return statistics.median(values) if values else None
+        cpu_s, busy_s = median(taken, "cpu_s"), of("machine", "busy_s")
+        compress_s, hash_s = of("spent_s", "compress"), of("spent_s", "hash")
+        parts = [compress_s, hash_s, cpu_s - compress_s - hash_s] if compress_s else [None, None, cpu_s]
+        parts += [busy_s - cpu_s, of("machine", "idle_s"), of("machine", "stolen_s")]
+        rows.append([name, *("" if part is None else f"{part:.2f}" for part in parts)])
+        if compress_s:
+            waits.append([name, *(f"{of('spent_s', key):.2f}" for key in ("read", "wait", "send"))])
+    header = ["", "compress", "hash", "the rest of it", "S3, registry, others", "idle", "taken by the host"]
+    lines = ["## Where the time of a first import goes", "", "Seconds of a CPU, of all CPUs together:", ""]
+    lines += _rows(header, rows)
+    lines += ["What the layers waited for, in seconds, added up over those that were under way beside each other:", ""]
+    return lines + _rows(["", "bytes to read", "a core", "the registry"], waits)
 
 
 def _compressed(samples):

@@ -32,10 +32,14 @@ def _place(work, name):
             yield folder, address
 
 
-def _quiet():
-    """Lets the disk come to rest, and says how busy the machine is with other things."""
+def _taken(stage, source, tag):
+    """One measurement, with the disk at rest: also how busy the machine was with other things before, and what all its
+    CPUs did meanwhile."""
     os.sync()
-    return {"busy_cpus_before": machine.busy_cpus()}
+    sample = {"busy_cpus_before": machine.busy_cpus()}
+    before = machine.cpu_seconds()
+    sample |= stage.take(source, tag)
+    return sample | {"machine": machine.spent_since(before)}
 
 
 def _stored(address, tag, facts):
@@ -55,16 +59,16 @@ def first_and_again(rounds, tools, archive, work):
         for who in everybody:
             with _place(work, who.name) as (folder, address), who.stage(tools, folder, address) as stage:
                 source = stage.put(archive, "1.0")
-                sample = _quiet() | stage.take(source, "1.0") | _stored(address, "1.0", facts)
+                sample = _taken(stage, source, "1.0") | _stored(address, "1.0", facts)
                 if hasattr(stage, "cold_start_s"):
                     sample["cold_start_ms"] = stage.cold_start_s * 1000
                 if number == 1:
                     registry.check_layers(address, REPOSITORY, "1.0", facts["diff_ids"], folder)
                 samples["first"][who.name].append(sample)
                 source = stage.put(archive, "1.0")
-                samples["again"][who.name].append(_quiet() | stage.take(source, "1.0") | _stored(address, "1.0", facts))
+                samples["again"][who.name].append(_taken(stage, source, "1.0") | _stored(address, "1.0", facts))
                 source = stage.put(changed, "2.0")
-                taken = _quiet() | stage.take(source, "2.0") | _stored(address, "2.0", facts_changed)
+                taken = _taken(stage, source, "2.0") | _stored(address, "2.0", facts_changed)
                 samples["changed"][who.name].append(taken)
             rows = ", ".join(f"{work} {samples[work][who.name][-1]['wall_s']:.2f} s" for work in samples)
             note(f"round {number} of {rounds}: {who.name}: {rows}")
@@ -79,7 +83,7 @@ def compressed(rounds, tools, archive, work):
     for number in range(1, rounds + 1):
         for who in everybody:
             with _place(work, who.name) as (folder, address), who.stage(tools, folder, address) as stage:
-                samples[who.name].append(_quiet() | stage.take(stage.put(path, "1.0"), "1.0"))
+                samples[who.name].append(_taken(stage, stage.put(path, "1.0"), "1.0"))
             note(f"round {number} of {rounds}, OCI: {who.name} {samples[who.name][-1]['wall_s']:.2f} s")
     return samples
 
@@ -156,7 +160,7 @@ def growth(tools, archive, work, largest_mb):
             path = variants.grown(archive, folder / "grown.tar", mb * 1_000_000, layers)
             event = stage.put(path, "1.0")
             path.unlink()
-            sample = _quiet() | stage.take(event, "1.0")
+            sample = _taken(stage, event, "1.0")
         rows.append({"mb": mb, "layers": layers} | sample | {"mb_per_s": mb / sample["wall_s"]})
         note(f"{mb} MB in {layers} layers: {sample['wall_s']:.2f} s, peak {sample['peak_mib']:.0f} MiB")
     return rows
