@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn bits_come_out_from_the_least_significant_on() {
-        let mut buffer = [0; BUFFER];
+        let mut buffer = crate::zeros();
         let mut output = Vec::new();
         let mut bits = BitWriter::new(&mut buffer);
         bits.put(0b101, 3);

@@ -6,7 +6,7 @@ use crate::histogram::Histogram;
 use crate::huffman::{self, Code};
 use crate::symbols::{
     DISTANCES, END_OF_BLOCK, FIRST_LENGTH, FIXED_LITERALS_AND_LENGTHS, LENGTH_BASE, LENGTH_EXTRA, LENGTH_SYMBOL,
-    LITERALS_AND_LENGTHS, MAX_MATCH, distance_base, distance_extra,
+    LITERALS_AND_LENGTHS, distance_base, distance_extra,
 };
 use crate::token::{RUN, Token};
 
@@ -176,11 +176,12 @@ impl Codes {
             distances: [DistanceCode::default(); 32],
         };
         huffman::codes(&lengths.literals, &mut codes.literals);
-        for length in 3..=MAX_MATCH {
-            let symbol = usize::from(LENGTH_SYMBOL[length]);
+        let symbols = (0_u16..).zip(LENGTH_SYMBOL).zip(&mut codes.lengths).skip(usize::from(LENGTH_BASE[0]));
+        for ((match_length, symbol), entry) in symbols {
+            let symbol = usize::from(symbol);
             let code = codes.literals[FIRST_LENGTH + symbol];
-            let more = length as u32 - u32::from(LENGTH_BASE[symbol]);
-            codes.lengths[length] = LengthCode {
+            let more = u32::from(match_length - LENGTH_BASE[symbol]);
+            *entry = LengthCode {
                 bits: u32::from(code.bits) | more << code.length,
                 count: u32::from(code.length) + u32::from(LENGTH_EXTRA[symbol]),
             };

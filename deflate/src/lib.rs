@@ -63,6 +63,7 @@ const MOST_OF_A_BLOCK: usize = LONG_BLOCK + CHUNK + MAX_MATCH;
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// Zeros that were never on the stack.
+#[expect(clippy::unnecessary_box_returns, reason = "a large array had better not be moved")]
 fn zeros<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
     let zeros = vec![T::default(); N].into_boxed_slice();
     zeros.try_into().unwrap_or_else(|_| unreachable!("as many as there are"))

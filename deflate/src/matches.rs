@@ -176,8 +176,8 @@ impl Finder {
             table[hashes[0]] = first;
             table[hashes[1]] = second;
             let differences = [word(ring, candidates[0]) ^ words[0], word(ring, candidates[1]) ^ words[1]];
-            // One branch for both.
-            if (differences[0] as u32 != 0) & (differences[1] as u32 != 0) {
+            // Four bytes alike, at either; one branch for both.
+            if (differences[0] as u32).min(differences[1] as u32) != 0 {
                 at += 2 + ((at - literals) >> SKIP_LOG);
                 continue;
             }

@@ -71,7 +71,7 @@ impl Token {
 /// Neither array can become full, whatever the input: see [`TOKENS`] and [`LITERALS`]. If that were wrong, an index
 /// out of bounds would end it, and not a wrong byte.
 pub(crate) struct Tokens {
-    tokens: Box<[Token]>,
+    all: Box<[Token]>,
     literals: Box<[u8]>,
     token_count: usize,
     literal_count: usize,
@@ -80,7 +80,7 @@ pub(crate) struct Tokens {
 impl Tokens {
     pub(crate) fn new() -> Self {
         Self {
-            tokens: vec![Token(0); TOKENS].into(),
+            all: vec![Token(0); TOKENS].into(),
             literals: vec![0; LITERALS].into(),
             token_count: 0,
             literal_count: 0,
@@ -98,7 +98,7 @@ impl Tokens {
 
     /// The tokens up to `end`, and the literals, with [`RUN`] bytes more.
     pub(crate) fn until(&self, end: (usize, usize)) -> (&[Token], &[u8]) {
-        (&self.tokens[..end.0], &self.literals[..end.1 + RUN])
+        (&self.all[..end.0], &self.literals[..end.1 + RUN])
     }
 
     /// The literals since `start`.
@@ -108,7 +108,7 @@ impl Tokens {
 
     /// Forgets what was before `start`.
     pub(crate) fn drop_until(&mut self, start: (usize, usize)) {
-        self.tokens.copy_within(start.0..self.token_count, 0);
+        self.all.copy_within(start.0..self.token_count, 0);
         self.literals.copy_within(start.1..self.literal_count, 0);
         self.token_count -= start.0;
         self.literal_count -= start.1;
@@ -117,7 +117,7 @@ impl Tokens {
     /// Takes tokens, with both lengths at hand; see [`Collector::finish`].
     pub(crate) fn collector(&mut self) -> Collector<'_> {
         Collector {
-            tokens: &mut self.tokens,
+            tokens: &mut self.all,
             literals: &mut self.literals,
             token_count: self.token_count,
             literal_count: self.literal_count,
@@ -170,7 +170,9 @@ impl Collector<'_> {
     /// distance less one.
     pub(crate) fn push(&mut self, literals: &[u8], matched: Option<(u32, u32, u32)>) {
         let (runs, rest) = literals.as_chunks();
-        runs.iter().for_each(|run| self.push_literals(run, RUN));
+        for run in runs {
+            self.push_literals(run, RUN);
+        }
         let mut last = [0; RUN];
         last[..rest.len()].copy_from_slice(rest);
         match matched {
