@@ -15,7 +15,8 @@ use crate::token::{RUN, Token};
 const LONGEST_LITERAL: usize = 14;
 const LONGEST_DISTANCE: usize = 15;
 
-/// Bits of a code and what follows it: distances have most.
+// What is put between one flush and the next: four literals, or a length and a distance with the bits that follow them.
+const _: () = assert!(LONGEST_LITERAL <= huffman::LONGEST && LONGEST_DISTANCE <= huffman::LONGEST);
 const _: () = assert!(7 + 4 * LONGEST_LITERAL < 64 && 7 + (LONGEST_LITERAL + 5) + (LONGEST_DISTANCE + 13) < 64);
 
 /// Literals that are written together.
@@ -224,5 +225,50 @@ impl Codes {
         let code = u64::from(distance.bits.wrapping_add(back));
         bits.put(u64::from(length.bits) | code << length.count, length.count + u32::from(distance.count));
         bits.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::distance_symbol;
+    use crate::token::Tokens;
+
+    /// Codes of distances as long as they can be, which no input has by chance; of the same byte, everywhere, a match at
+    /// any distance is true.
+    #[test]
+    fn the_longest_codes_are_read_back() {
+        let mut tokens = Tokens::new();
+        let mut histogram = Histogram::new();
+        let mut collector = tokens.collector();
+        let mut length = 32 << 10;
+        collector.push(&vec![b'a'; length], None);
+        histogram.literals[usize::from(b'a')] = 32 << 10;
+        let (mut count, mut next) = (1, 1);
+        for symbol in (10..30).rev() {
+            for _ in 0..count {
+                // The longest distance, with all the bits that follow its symbol.
+                let back = distance_base(symbol) + (1 << distance_extra(symbol)) - 1;
+                assert_eq!(distance_symbol(back), symbol);
+                collector.push(&[], Some((5, symbol, back)));
+                length += 5;
+            }
+            histogram.distances[symbol as usize] = count;
+            histogram.lengths[usize::from(LENGTH_SYMBOL[5])] += count;
+            (count, next) = (next, count + next);
+        }
+        let end = collector.finish();
+        tokens.set_end(end);
+        let (tokens, literals) = tokens.until(end);
+        let longest = Lengths::of(&histogram.literals_and_lengths(), &histogram.distances[..DISTANCES]);
+        assert!(longest.distances.contains(&15));
+        let bytes = vec![b'a'; length];
+        let mut output = Vec::new();
+        let mut buffer = crate::zeros();
+        let block = Block { tokens, literals, bytes: &bytes, histogram: &histogram, last: true };
+        block.write(BitWriter::new(&mut buffer), &mut output).align(&mut output);
+        let mut plain = vec![0; length];
+        assert_eq!(libdeflater::Decompressor::new().deflate_decompress(&output, &mut plain), Ok(length));
+        assert!(plain == bytes);
     }
 }

@@ -3,7 +3,7 @@
 use crate::symbols::LITERALS_AND_LENGTHS;
 
 /// The longest code that the format knows.
-const LONGEST: usize = 15;
+pub(crate) const LONGEST: usize = 15;
 
 /// A code as it is written, from its first bit in the lowest place on, and how many bits it has.
 #[derive(Clone, Copy, Default)]

@@ -177,7 +177,9 @@ impl Finder {
             table[hashes[1]] = second;
             let differences = [word(ring, candidates[0]) ^ words[0], word(ring, candidates[1]) ^ words[1]];
             // Four bytes alike, at either; one branch for both.
-            if (differences[0] as u32).min(differences[1] as u32) != 0 {
+            let mut hit = differences[0] as u32 == 0;
+            hit |= differences[1] as u32 == 0;
+            if !hit {
                 at += 2 + ((at - literals) >> SKIP_LOG);
                 continue;
             }

@@ -433,19 +433,29 @@ mod tests {
         });
     }
 
-    /// Level 1 takes more care where that pays, and never less.
+    /// Level 1 is libdeflate's level 2 where that pays, and elsewhere nearly as small as its level 1.
     #[test]
-    fn level_1_is_no_larger_than_libdeflate_s_own() {
-        // Words of a vocabulary, in an order without a period.
-        let word = |at: u64| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
-        let words: Vec<u8> =
-            (0..300_000).flat_map(|at| format!("{:x} ", word(word(at) % 5_000)).into_bytes()).collect();
-        let mut own = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(1).unwrap());
-        let mut output = vec![0; own.gzip_compress_bound(words.len())];
-        let own: usize =
-            words.chunks(limits::GZIP_MEMBER_BYTES).map(|member| own.gzip_compress(member, &mut output).unwrap()).sum();
-        let (sums, _) = run_by(Compression::Gzip { level: 1 }, &words, Stored::Plain, usize::MAX, 2).unwrap();
-        assert!(sums.size_bytes < own as u64, "{} of {own}", sums.size_bytes);
+    fn level_1_takes_more_care_where_that_pays() {
+        // Words of a vocabulary, in an order without a period; and hexadecimal digits, in which there is nothing to find.
+        let scattered = |at: u64| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+        let words =
+            (0..250_000).flat_map(|at| format!("{:x} ", scattered(scattered(at) % 200) % 4096).into_bytes()).collect();
+        let digits = (0..500_000).flat_map(|at| format!("{:x}", scattered(at)).into_bytes()).collect();
+        let libdeflate = |level, bytes: &Vec<u8>| {
+            let mut encoder = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(level).unwrap());
+            let mut output = vec![0; encoder.gzip_compress_bound(limits::GZIP_MEMBER_BYTES)];
+            let members = bytes.chunks(limits::GZIP_MEMBER_BYTES);
+            members.map(|member| encoder.gzip_compress(member, &mut output).unwrap() as u64).sum::<u64>()
+        };
+        let ours = |bytes: &Vec<u8>| {
+            let (sums, _) = run_by(Compression::Gzip { level: 1 }, bytes, Stored::Plain, usize::MAX, 2).unwrap();
+            sums.size_bytes
+        };
+        let [of_words, of_digits]: [Vec<u8>; 2] = [words, digits];
+        assert_eq!(ours(&of_words), libdeflate(2, &of_words));
+        assert!(ours(&of_words) < libdeflate(1, &of_words));
+        let (ours, first, second) = (ours(&of_digits), libdeflate(1, &of_digits), libdeflate(2, &of_digits));
+        assert!(ours != second && ours < first + first / 50, "{ours}, {first} and {second}");
     }
 
     #[test]

@@ -14,13 +14,14 @@ use crate::limits;
 const PROBES: usize = 2;
 const PROBE_BYTES: usize = 8 << 10;
 
-/// What level 2 must save of what level 1 makes of those pieces, in percent, for it to be taken where level 1 was asked
-/// for.
+/// What libdeflate's level 2 must save of what `deflate` makes of those pieces, in thousandths, for it to be taken where
+/// level 1 was asked for.
 ///
-/// Level 2 takes 35% longer everywhere, and saves from nothing (what is packed already) to 7%. On a 692 MB image of
-/// Debian's packages, level 1 alone makes 233 MB at 243 MB/s for each core, level 2 alone 224 at 179, and so it is 229 at
-/// 215; on 1.2 GB of larger programs 464 at 211, 447 at 159, 457 at 186.
-const WORTH_LEVEL_2: usize = 3;
+/// Level 2 takes 80% longer everywhere, and saves from nothing (what is packed already) to 9%. On every other megabyte
+/// of a 692 MB image of Debian's packages, and on one core, `deflate` alone makes 34.3% of it at 314 MB/s, level 2 alone
+/// 32.5% at 174, and so it is 33.4% at 231; on 1.2 GB of larger programs 40.0% at 278, 37.9% at 153, and 38.7% at 190.
+/// That is as small as libdeflate's levels 1 and 2 are, chosen between in the same way, at 211 MB/s and at 184.
+const WORTH_LEVEL_2: usize = 55;
 
 /// What one core needs: the codec's tables, and room for a member's output.
 pub(super) struct Worker {
@@ -29,7 +30,13 @@ pub(super) struct Worker {
 }
 
 enum Codec {
-    Gzip { encoder: libdeflater::Compressor, better: Option<libdeflater::Compressor> },
+    /// Level 1: an encoder of our own, another where that pays, and room for what the first makes.
+    Fast {
+        encoder: deflate::Encoder,
+        better: libdeflater::Compressor,
+        made: Vec<u8>,
+    },
+    Gzip(libdeflater::Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -52,7 +59,7 @@ pub(super) fn member_bytes(compression: Compression) -> usize {
 pub(super) fn format(compression: Compression) -> String {
     let member = member_bytes(compression) >> 10;
     match compression {
-        Compression::Gzip { level } => format!("gzip-{level}-{member}k-v3"),
+        Compression::Gzip { level } => format!("gzip-{level}-{member}k-v4"),
         Compression::Zstd { level } => format!("zstd-{level}-{member}k-v1"),
     }
 }
@@ -65,10 +72,13 @@ impl Worker {
         let size = member_bytes(compression);
         match compression {
             Compression::Gzip { level } => {
-                let mut encoder = deflate(level);
+                let mut encoder = libdeflate(level.max(2));
                 let output = vec![0; encoder.gzip_compress_bound(size)];
-                let better = (level == 1).then(|| deflate(2));
-                Ok(Self { codec: Codec::Gzip { encoder, better }, output })
+                let codec = match level {
+                    1 => Codec::Fast { encoder: deflate::Encoder::new(), better: encoder, made: Vec::new() },
+                    _ => Codec::Gzip(encoder),
+                };
+                Ok(Self { codec, output })
             }
             Compression::Zstd { level } => {
                 let output = vec![0; zstd::zstd_safe::compress_bound(size)];
@@ -82,20 +92,22 @@ impl Worker {
     /// The codec's. There is room for any member, so there is none to be expected.
     pub(super) fn compress(&mut self, member: &[u8]) -> io::Result<Bytes> {
         let written = match &mut self.codec {
-            Codec::Gzip { encoder, better } => {
-                let encoder = match better {
-                    Some(better) => choose(encoder, better, member, &mut self.output)?,
-                    None => encoder,
-                };
-                encoder.gzip_compress(member, &mut self.output).map_err(io::Error::other)?
+            Codec::Fast { encoder, better, made } => {
+                if !pays(encoder, better, member, made, &mut self.output)? {
+                    made.clear();
+                    encoder.gzip(member, made);
+                    return Ok(Bytes::copy_from_slice(made));
+                }
+                better.gzip_compress(member, &mut self.output).map_err(io::Error::other)?
             }
+            Codec::Gzip(encoder) => encoder.gzip_compress(member, &mut self.output).map_err(io::Error::other)?,
             Codec::Zstd(encoder) => encoder.compress_to_buffer(member, &mut self.output)?,
         };
         Ok(Bytes::copy_from_slice(self.output.get(..written).unwrap_or_default()))
     }
 }
 
-fn deflate(level: u8) -> libdeflater::Compressor {
+fn libdeflate(level: u8) -> libdeflater::Compressor {
     libdeflater::Compressor::new(CompressionLvl::new(i32::from(level)).unwrap_or_default())
 }
 
@@ -116,18 +128,20 @@ fn zstd_encoder(level: u8) -> io::Result<zstd::bulk::Compressor<'static>> {
     Ok(encoder)
 }
 
-/// `better` where it saves enough of a member, judged by a few pieces of it; `output` is overwritten.
-fn choose<'encoders>(
-    encoder: &'encoders mut libdeflater::Compressor,
-    better: &'encoders mut libdeflater::Compressor,
+/// Whether `better` saves enough of a member, judged by a few pieces of it; `made` and `output` are overwritten.
+fn pays(
+    encoder: &mut deflate::Encoder,
+    better: &mut libdeflater::Compressor,
     member: &[u8],
+    made: &mut Vec<u8>,
     output: &mut [u8],
-) -> io::Result<&'encoders mut libdeflater::Compressor> {
-    let (mut large, mut small) = (0_usize, 0_usize);
+) -> io::Result<bool> {
+    made.clear();
+    let mut small = 0;
     for piece in member.chunks(member.len().div_ceil(PROBES).max(PROBE_BYTES)) {
         let probe = piece.get(..PROBE_BYTES).unwrap_or(piece);
-        large += encoder.deflate_compress(probe, output).map_err(io::Error::other)?;
-        small += better.deflate_compress(probe, output).map_err(io::Error::other)?;
+        encoder.gzip(probe, made);
+        small += better.gzip_compress(probe, output).map_err(io::Error::other)?;
     }
-    Ok(if (100 - WORTH_LEVEL_2) * large > 100 * small { better } else { encoder })
+    Ok((1000 - WORTH_LEVEL_2) * made.len() > 1000 * small)
 }
