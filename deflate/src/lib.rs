@@ -1,7 +1,11 @@
 //! A fast gzip encoder, in safe Rust: the bytes of RFC 1952, with the compression of RFC 1951.
 //!
-//! It is for data that is compressed once, in members of about a megabyte, and had better be compressed fast than
-//! well: PLACEHOLDER
+//! It is for data that is compressed once, in members of about a megabyte, and had better be compressed fast than well:
+//! layers of images, on their way to a registry. Over two images, of 692 MB and of 1.2 GB, it was 1.35 and 1.39 times as
+//! fast as level 1 of libdeflate, which is the fastest encoder of its kind in wide use, for 1.2% and 1.8% more bytes
+//! (x86-64, one core, members of 1 MiB). Of logs and lock files it made less than that level. But there is what it
+//! leaves half as long again: the words of one vocabulary in a calculated order were such. It follows one candidate, and
+//! most positions within a match are never one.
 //!
 //! # How it works
 //!
@@ -9,8 +13,8 @@
 //!   match of the two. There is one candidate for each position, the last one with the same hash of five bytes.
 //! * `token` keeps what is found: literals, and after some of them a match. `symbols` says what lengths and distances are
 //!   called (RFC 1951, section 3.2.5).
-//! * `histogram` counts the symbols of each 8 KiB. If they would cost less in a block of their own, by the entropies of
-//!   all symbols, what is before them becomes a block.
+//! * `histogram` counts the symbols of each 8 KiB. If, by their entropies, they would cost less in a block of their own
+//!   than together with what is before them, that becomes a block.
 //! * `huffman` makes that block's codes (section 3.2.2), `header` tells them (3.2.7), and `block` writes it in these, or
 //!   in the fixed codes (3.2.6), or stores it (3.2.4), whatever is shortest.
 //! * `bits` makes bytes of bits (section 3.1.1).
@@ -71,7 +75,7 @@ fn zeros<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
 
 /// Compresses one member after another, with the same memory.
 ///
-/// That is about 740 KiB, whatever the input; the output is the caller's.
+/// That is about 720 KiB, whatever the input; the output is the caller's.
 ///
 /// ```
 /// let mut output = Vec::new();
