@@ -1,9 +1,11 @@
 """The embedded AWS of `gantry up`, without its own functions, and an upload to it."""
 
+import base64
 import contextlib
 import hashlib
 import hmac
 import http.client
+import json
 import tarfile
 import time
 from datetime import datetime, timezone
@@ -58,6 +60,27 @@ def upload(endpoint, key, archive):
     }
 
 
+def repository(endpoint, name):
+    """Makes a repository in the embedded ECR, and gives what `docker login` would take: `AWS:<password>`."""
+    _ecr(endpoint, "CreateRepository", {"repositoryName": name})
+    answer = _ecr(endpoint, "GetAuthorizationToken", {})
+    return base64.b64decode(answer["authorizationData"][0]["authorizationToken"]).decode()
+
+
+def _ecr(endpoint, operation, request):
+    host, body = endpoint.removeprefix("http://"), json.dumps(request).encode()
+    headers = _signed("POST", host, "/", datetime.now(timezone.utc), "ecr", hashlib.sha256(body).hexdigest())
+    headers["Content-Type"] = "application/x-amz-json-1.1"
+    headers["X-Amz-Target"] = f"AmazonEC2ContainerRegistry_V20150921.{operation}"
+    connection = http.client.HTTPConnection(host, timeout=60)
+    connection.request("POST", "/", body, headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status != 200:
+        raise Failure(f"{operation} was answered {answer.status}: {text.decode(errors='replace')[:500]}")
+    return json.loads(text)
+
+
 def copy_blobs(endpoint, key, archive, registry, repository):
     """Reads every blob of the OCI archive that was uploaded as `key`, hashes it and puts it into the registry, one after
     the other, in chunks of 1 MiB; the seconds that took."""
@@ -90,20 +113,20 @@ def copy_blobs(endpoint, key, archive, registry, repository):
     return {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu}
 
 
-def _signed(method, host, path, now):
-    """The headers of a request signed with Signature Version 4, its payload left out.
+def _signed(method, host, path, now, service="s3", payload="UNSIGNED-PAYLOAD"):
+    """The headers of a request signed with Signature Version 4; `payload` is its body's hash, or says that it has none.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
     """
     stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
-    headers = {"host": host, "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": stamp}
+    headers = {"host": host, "x-amz-content-sha256": payload, "x-amz-date": stamp}
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    request = f"{method}\n{path}\n\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
-    scope = f"{day}/{REGION}/s3/aws4_request"
+    request = f"{method}\n{path}\n\n{lines}\n{names}\n{payload}"
+    scope = f"{day}/{REGION}/{service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     key = f"AWS4{SECRET}".encode()
-    for part in (day, REGION, "s3", "aws4_request", text):
+    for part in (day, REGION, service, "aws4_request", text):
         key = hmac.digest(key, part.encode(), "sha256")
     authorization = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
     return headers | {"Authorization": authorization}

@@ -1,7 +1,8 @@
 """Who is compared: what each needs around it, and how it takes one archive into a registry.
 
 A contender's `stage` is a context that gives an object with two methods: `put` brings an archive to where the contender
-reads it, which is not measured, and `take` brings it from there into the registry, which is.
+reads it, which is not measured, and `take` brings it from there into the registry, which is. Without a `registry` that
+is the embedded one, of which the object has the `address` and a `login`.
 """
 
 import contextlib
@@ -24,9 +25,10 @@ class Gantry:
         self.name, self.settings, self.prefix = name, settings, prefix
 
     @contextlib.contextmanager
-    def stage(self, tools, folder, registry, relayed=None):
+    def stage(self, tools, folder, registry=None, relayed=None):
         with aws.embedded(tools["gantry"], folder) as endpoint, contextlib.ExitStack() as stack:
-            seen, behind = endpoint, registry
+            own = endpoint.removeprefix("http://")
+            seen, behind = endpoint, registry or own
             if relayed:
                 # The function sees relays; uploads go past them.
                 seen, behind = stack.enter_context(relayed(endpoint.removeprefix("http://"), registry))
@@ -36,7 +38,9 @@ class Gantry:
             process = stack.enter_context(function.running(tools["import"], variables, folder, self.prefix))
 
             class Stage:
-                cold_start_s = process.cold_start_s
+                cold_start_s, address = process.cold_start_s, own
+                # The function makes its repositories itself; another has a login as well.
+                login = None if registry else aws.repository(endpoint, "bench/login")
 
                 def put(self, archive, tag):
                     return aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
@@ -70,10 +74,12 @@ class Cdk:
     name = "cdk-ecr-deployment"
 
     @contextlib.contextmanager
-    def stage(self, tools, folder, registry):
-        insecure = folder / "registries.conf"
-        insecure.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+    def stage(self, tools, folder, registry=None):
         with aws.embedded(tools["gantry"], folder) as endpoint:
+            own = aws.repository(endpoint, REPOSITORY)
+            target = registry or endpoint.removeprefix("http://")
+            insecure = folder / "registries.conf"
+            insecure.write_text(f'[[registry]]\nlocation = "{target}"\ninsecure = true\n')
             variables = {
                 "AWS_ACCESS_KEY_ID": aws.KEY_ID,
                 "AWS_SECRET_ACCESS_KEY": aws.SECRET,
@@ -89,14 +95,15 @@ class Cdk:
             with function.running(tools["cdk"], variables, folder) as process:
 
                 class Stage:
-                    cold_start_s = process.cold_start_s
+                    cold_start_s, address, login = process.cold_start_s, target, None if registry else own
 
                     def put(self, archive, tag):
                         aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
                         return f"s3://{aws.BUCKET}/{REPOSITORY}/{tag}.tar"
 
                     def take(self, source, tag):
-                        sample = process.invoke(_custom_resource(source, registry, tag, process.api.address))
+                        to = f"docker://{target}/{REPOSITORY}:{tag}"
+                        sample = process.invoke(_custom_resource(source, to, self.login, process.api.address))
                         answer = json.loads(process.api.put.pop())
                         if answer["Status"] != "SUCCESS":
                             raise Failure(f"cdk-ecr-deployment: {answer.get('Reason')}")
@@ -105,7 +112,7 @@ class Cdk:
                 yield Stage()
 
 
-def _custom_resource(source, registry, tag, answer_to):
+def _custom_resource(source, to, login, answer_to):
     """https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests.html"""
     return {
         "RequestType": "Create",
@@ -114,7 +121,7 @@ def _custom_resource(source, registry, tag, answer_to):
         "RequestId": "1",
         "ResourceType": "Custom::CDKECRDeployment",
         "LogicalResourceId": "Bench",
-        "ResourceProperties": {"SrcImage": source, "DestImage": f"docker://{registry}/{REPOSITORY}:{tag}"},
+        "ResourceProperties": {"SrcImage": source, "DestImage": to} | ({"DestCreds": login} if login else {}),
     }
 
 
@@ -124,30 +131,44 @@ class Skopeo:
     name = "skopeo"
 
     @contextlib.contextmanager
-    def stage(self, _tools, folder, registry):
-        class Stage:
-            def put(self, archive, _tag):
-                with archive.open("rb") as file:
-                    while file.read(1 << 20):  # into the page cache, where uploads are too
-                        pass
-                return archive
+    def stage(self, tools, folder, registry=None):
+        with contextlib.ExitStack() as stack:
+            target, own = registry, None
+            if not registry:
+                endpoint = stack.enter_context(aws.embedded(tools["gantry"], folder))
+                target, own = endpoint.removeprefix("http://"), aws.repository(endpoint, REPOSITORY)
 
-            def take(self, archive, tag):
-                kind = "oci-archive" if archive.name.startswith("oci") else "docker-archive"
-                command = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false"]
-                command += [f"{kind}:{archive}", f"docker://{registry}/{REPOSITORY}:{tag}"]
-                with (folder / "skopeo.log").open("wb") as log:
-                    started = time.perf_counter()
-                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-                    _pid, status, usage = os.wait4(process.pid, 0)
-                    wall_s = time.perf_counter() - started
-                    process.returncode = os.waitstatus_to_exitcode(status)
-                if process.returncode != 0:
-                    words = (folder / "skopeo.log").read_text(errors="replace")[-500:]
-                    raise Failure(f"skopeo ended with {process.returncode}: {words}")
-                return {"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
+            class Stage:
+                address, login = target, own
 
-        yield Stage()
+                def put(self, archive, _tag):
+                    with archive.open("rb") as file:
+                        while file.read(1 << 20):  # into the page cache, where uploads are too
+                            pass
+                    return archive
+
+                def take(self, archive, tag):
+                    kind = "oci-archive" if archive.name.startswith("oci") else "docker-archive"
+                    command = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false"]
+                    command += ["--dest-creds", own] if own else []
+                    command += [f"{kind}:{archive}", f"docker://{target}/{REPOSITORY}:{tag}"]
+                    return _measured(command, folder / "skopeo.log")
+
+            yield Stage()
+
+
+def _measured(command, log):
+    """Runs a command to its end; wall and CPU seconds, and the peak of its memory."""
+    with log.open("wb") as text:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=text, stderr=text)
+        _pid, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        words = log.read_text(errors="replace")[-500:]
+        raise Failure(f"{command[0]} ended with {process.returncode}: {words}")
+    return {"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
 
 
 class Once:

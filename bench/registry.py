@@ -1,5 +1,6 @@
 """Debian's docker-registry on fresh storage, and what an image in it really is."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -31,11 +32,14 @@ def running(folder):
         yield address
 
 
-def manifest(address, repository, tag):
-    """The manifest under a tag and its digest, hashed here."""
+def manifest(address, repository, tag, login=None):
+    """The manifest under a tag and its digest, hashed here; `login` is `user:password`."""
     url = f"http://{address}/v2/{repository}/manifests/{tag}"
+    headers = {"Accept": ", ".join(MANIFESTS)}
+    if login:
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": ", ".join(MANIFESTS)})) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
         raise Failure(f"the registry has no {repository}:{tag} (status {error.code})") from error

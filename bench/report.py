@@ -26,7 +26,7 @@ def table(results):
         "Versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()) + ".",
         "",
     ]
-    parts = {"first": _against_peers, "compressed": _compressed, "counted": _counted, "network": _network}
+    parts = {"first": _against_peers, "embedded": _embedded, "compressed": _compressed, "counted": _counted, "network": _network}
     parts |= {"levels": _levels, "growth": _growth}
     for name, taken in results["works"].items():
         lines += parts[name](taken)
@@ -47,25 +47,34 @@ def _rows(header, rows):
 def _against_peers(works):
     lines, busiest = [], 0
     for work, samples in works.items():
-        walls = {name: median(taken, "wall_s") for name, taken in samples.items()}
-        peers = [name for name in samples if not name.startswith("gantry")]
-        best = min(peers, key=walls.get)
-        cdk = "cdk-ecr-deployment"
-        rows = []
-        for name, taken in samples.items():
-            def ratio(key, other, digits=2):
-                ours, theirs = median(taken, key), median(samples[other], key)
-                return "" if name == other or not ours or not theirs else f"{ours / theirs:.{digits}f}"
-            times = walls[best] / walls[name] if name != best else 1
-            row = [name, f"{walls[name]:.2f}", f"{median(taken, 'cpu_s'):.2f}", f"{median(taken, 'peak_mib'):.0f}"]
-            row += [f"{median(taken, 'compressed_mb'):.1f}", f"{times:.2f}", ratio("cpu_s", best)]
-            row += [ratio("compressed_mb", best, 3), "" if name == cdk else f"{walls[cdk] / walls[name]:.1f}"]
-            rows.append(row)
-        header = ["", "wall s", "CPU s", "peak MiB", "layers MB", f"times as fast as {best}", "its CPU", "its size"]
-        lines += [f"## {TITLES[work]}", "", *_rows([*header, "times as fast as cdk"], rows)]
+        lines += [f"## {TITLES[work]}", "", *_against_best(samples)]
         busiest = max([busiest, *(sample["busy_cpus_before"] for taken in samples.values() for sample in taken)])
     lines += [f"Busy with other things before a measurement: at most {busiest:.1f} CPUs.", ""]
     return lines + _where(works["first"])
+
+
+def _embedded(samples):
+    return ["## First import, into the embedded registry", "", *_against_best(samples)]
+
+
+def _against_best(samples):
+    """A row for each contender, with ratios against the faster of the peers."""
+    walls = {name: median(taken, "wall_s") for name, taken in samples.items()}
+    peers = [name for name in samples if not name.startswith("gantry")]
+    best = min(peers, key=walls.get)
+    cdk = "cdk-ecr-deployment"
+    rows = []
+    for name, taken in samples.items():
+        def ratio(key, other, digits=2):
+            ours, theirs = median(taken, key), median(samples[other], key)
+            return "" if name == other or not ours or not theirs else f"{ours / theirs:.{digits}f}"
+        times = walls[best] / walls[name] if name != best else 1
+        row = [name, f"{walls[name]:.2f}", f"{median(taken, 'cpu_s'):.2f}", f"{median(taken, 'peak_mib'):.0f}"]
+        row += [f"{median(taken, 'compressed_mb'):.1f}", f"{times:.2f}", ratio("cpu_s", best)]
+        row += [ratio("compressed_mb", best, 3), "" if name == cdk else f"{walls[cdk] / walls[name]:.1f}"]
+        rows.append(row)
+    header = ["", "wall s", "CPU s", "peak MiB", "layers MB", f"times as fast as {best}", "its CPU", "its size"]
+    return _rows([*header, "times as fast as cdk"], rows)
 
 
 def _where(samples):

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_config::SdkConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use emulator::account;
 use emulator::host::FunctionCommand;
 use emulator::stack::{Stack, StackError, StackOptions};
@@ -197,44 +198,33 @@ pub fn functions(program: &Path) -> BTreeMap<String, FunctionCommand> {
     FUNCTIONS.into_iter().map(|(logical_id, name)| (logical_id.to_owned(), command(name))).collect()
 }
 
-/// A client with the laptop's credentials. Plain HTTP: nothing leaves the machine.
-pub(crate) fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
+/// How any client talks to the stack: with the laptop's credentials, over plain HTTP, as nothing leaves the machine.
+fn client_config(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
-    let config = aws_sdk_s3::Config::builder()
+    SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
-        .credentials_provider(credentials)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
         .endpoint_url(endpoint)
-        .force_path_style(true)
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .region(Region::new(account::REGION))
-        .build();
+        .build()
+}
+
+/// A client of the stack's buckets.
+pub(crate) fn s3_client(endpoint: &str) -> aws_sdk_s3::Client {
+    // The host has no name that a bucket's could be put before.
+    let config = aws_sdk_s3::config::Builder::from(&client_config(endpoint)).force_path_style(true).build();
     aws_sdk_s3::Client::from_conf(config)
 }
 
-/// A client of the stack's ECR with the laptop's credentials.
+/// A client of the stack's ECR.
 pub fn ecr_client(endpoint: &str) -> aws_sdk_ecr::Client {
-    let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
-    let config = aws_sdk_ecr::Config::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .credentials_provider(credentials)
-        .endpoint_url(endpoint)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .region(Region::new(account::REGION))
-        .build();
-    aws_sdk_ecr::Client::from_conf(config)
+    aws_sdk_ecr::Client::new(&client_config(endpoint))
 }
 
-/// A client of the stack's queues with the laptop's credentials.
+/// A client of the stack's queues.
 fn sqs_client(endpoint: &str) -> aws_sdk_sqs::Client {
-    let credentials = Credentials::new(account::USER_ACCESS_KEY_ID, account::USER_SECRET, None, None, "the laptop");
-    let config = aws_sdk_sqs::Config::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .credentials_provider(credentials)
-        .endpoint_url(endpoint)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .region(Region::new(account::REGION))
-        .build();
-    aws_sdk_sqs::Client::from_conf(config)
+    aws_sdk_sqs::Client::new(&client_config(endpoint))
 }
 
 /// The URL of import's queue in a stack that runs.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Attempt, How, ImageReaction, ImageReceipt, ImportSection, Resent, State, UploadId, reaction_key};
+use super::reaction::reaction_key;
+use super::{Attempt, How, ImageReaction, ImageReceipt, ImportSection, Resent, State, UploadId};
 use crate::image::Tag;
 use crate::limits::RESENDS;
 use crate::react::release::Hold;
