@@ -189,7 +189,7 @@ impl Finder {
             let (candidate, position) = if later { (candidates[1], second) } else { (candidates[0], first) };
             let back = u32::from(position.wrapping_sub(candidate).wrapping_sub(1));
             let length = length(ring, position, candidate);
-            // A position may be its own candidate, if it was skipped to: that is a whole lap back.
+            // A position that begins a lap may be its own candidate, of a hash that was not met: that is a lap back.
             if back >= WINDOW as u32 || length < MIN_MATCH as u32 {
                 at += 2;
                 continue;

@@ -54,7 +54,7 @@ pub struct RepositorySettings {
 /// How uncompressed layers are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// gzip members of fixed size at a libdeflate level, 1 (fastest) to 12 (smallest).
+    /// gzip members of fixed size at a level, 1 (fastest) to 12 (smallest): libdeflate's, but for most of what 1 makes.
     Gzip {
         /// The level.
         level: u8,
