@@ -59,7 +59,8 @@ pub(super) fn member_bytes(compression: Compression) -> usize {
 pub(super) fn format(compression: Compression) -> String {
     let member = member_bytes(compression) >> 10;
     match compression {
-        Compression::Gzip { level } => format!("gzip-{level}-{member}k-v4"),
+        Compression::Gzip { level: 1 } => format!("gzip-1-{member}k-v3"),
+        Compression::Gzip { level } => format!("gzip-{level}-{member}k-v2"),
         Compression::Zstd { level } => format!("zstd-{level}-{member}k-v1"),
     }
 }
