@@ -6,10 +6,11 @@ import hashlib
 import hmac
 import http.client
 import json
+import re
 import tarfile
 import time
 from datetime import datetime, timezone
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from process import Failure, Service, answers, free_port
 
@@ -29,24 +30,21 @@ def embedded(gantry, folder):
         yield endpoint
 
 
+# S3 takes no more in one PUT (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html); parts of a fifth of that.
+MOST_IN_ONE_PUT, PART = 5 << 30, 1 << 30
+
+
 def upload(endpoint, key, archive):
     """Puts the archive as one object, and gives the `Object Created` event that EventBridge would deliver."""
-    host = endpoint.removeprefix("http://")
-    path = f"/{BUCKET}/{quote(key)}"
-    now = datetime.now(timezone.utc)
-    headers = _signed("PUT", host, path, now)
-    connection = http.client.HTTPConnection(host, timeout=600, blocksize=1 << 20)
-    with archive.open("rb") as body:
-        try:
-            connection.request("PUT", path, body, headers | {"Content-Length": str(archive.stat().st_size)})
-            answer = connection.getresponse()
-            text = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Failure(f"PUT {path} broke off: {error}") from error
-    if answer.status != 200:
-        raise Failure(f"PUT {path} was answered {answer.status}: {text.decode(errors='replace')[:500]}")
-    stored = {"key": key, "size": archive.stat().st_size, "etag": answer.headers["ETag"].strip('"')}
-    stored |= {"version-id": answer.headers["x-amz-version-id"], "sequencer": f"{time.time_ns():016X}"}
+    host, size = endpoint.removeprefix("http://"), archive.stat().st_size
+    path, now = f"/{BUCKET}/{quote(key)}", datetime.now(timezone.utc)
+    with archive.open("rb") as file:
+        if size <= MOST_IN_ONE_PUT:
+            headers, _text = _s3(host, "PUT", path, {}, file, size)
+            stored = {"etag": headers["ETag"].strip('"'), "version-id": headers["x-amz-version-id"]}
+        else:
+            stored = _in_parts(host, path, file, size)
+    stored |= {"key": key, "size": size, "sequencer": f"{time.time_ns():016X}"}
     return {
         "version": "0",
         "id": "00000000-0000-4000-8000-000000000002",
@@ -58,6 +56,50 @@ def upload(endpoint, key, archive):
         "resources": [f"arn:aws:s3:::{BUCKET}"],
         "detail": {"version": "0", "bucket": {"name": BUCKET}, "object": stored, "reason": "PutObject"},
     }
+
+
+def _in_parts(host, path, file, size):
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html"""
+    _headers, begun = _s3(host, "POST", path, {"uploads": ""})
+    [upload_id] = re.findall("<UploadId>(.*)</UploadId>", begun)
+    parts = ""
+    for number, start in enumerate(range(0, size, PART), 1):
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        length = min(PART, size - start)
+        headers, _text = _s3(host, "PUT", path, query, _Part(file, length), length)
+        parts += f"<Part><PartNumber>{number}</PartNumber><ETag>{headers['ETag']}</ETag></Part>"
+    body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+    headers, done = _s3(host, "POST", path, {"uploadId": upload_id}, body, len(body))
+    [etag] = re.findall("<ETag>(?:&quot;|\")(.*?)(?:&quot;|\")</ETag>", done)
+    return {"etag": etag, "version-id": headers["x-amz-version-id"]}
+
+
+class _Part:
+    """So many bytes of a file, from where it is."""
+
+    def __init__(self, file, left):
+        self.file, self.left = file, left
+
+    def read(self, size):
+        data = self.file.read(min(size, self.left))
+        self.left -= len(data)
+        return data
+
+
+def _s3(host, method, path, query, body=b"", length=0):
+    """One request to S3; its answer's headers and text. What is not a success is a `Failure`."""
+    query = urlencode(sorted(query.items()))
+    headers = _signed(method, host, path, datetime.now(timezone.utc), query=query) | {"Content-Length": str(length)}
+    connection = http.client.HTTPConnection(host, timeout=600, blocksize=1 << 20)
+    try:
+        connection.request(method, f"{path}?{query}" if query else path, body, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise Failure(f"{method} {path} broke off: {error}") from error
+    if answer.status != 200:
+        raise Failure(f"{method} {path} was answered {answer.status}: {text[:500]}")
+    return answer.headers, text
 
 
 def repository(endpoint, name):
@@ -113,8 +155,8 @@ def copy_blobs(endpoint, key, archive, registry, repository):
     return {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu}
 
 
-def _signed(method, host, path, now, service="s3", payload="UNSIGNED-PAYLOAD"):
-    """The headers of a request signed with Signature Version 4; `payload` is its body's hash, or says that it has none.
+def _signed(method, host, path, now, service="s3", payload="UNSIGNED-PAYLOAD", query=""):
+    """The headers of a request signed with Signature Version 4; `query` is sorted, `payload` is its body's hash, or says that it has none.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
     """
@@ -122,7 +164,7 @@ def _signed(method, host, path, now, service="s3", payload="UNSIGNED-PAYLOAD"):
     headers = {"host": host, "x-amz-content-sha256": payload, "x-amz-date": stamp}
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    request = f"{method}\n{path}\n\n{lines}\n{names}\n{payload}"
+    request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"
     scope = f"{day}/{REGION}/{service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     key = f"AWS4{SECRET}".encode()
