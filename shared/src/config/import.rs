@@ -70,7 +70,7 @@ pub enum Compression {
 ///
 /// It is also one at which an import is no slower than others where there is no such limit.
 /// An environment gets 75 MiB/s each way. With everything else that an import does, one vCPU takes in some 110 MB/s at
-/// level 5, the 1.7 of the default size 190 MB/s, six 660 MB/s; level 6 takes a third longer for 0.8% of the size.
+/// level 5, the 1.7 of the default size 190 MB/s, six 660 MB/s; level 6 takes a fifth longer for 0.8% of the size.
 /// `bench/results` has the figures.
 pub const DEFAULT_GZIP_LEVEL: u8 = 5;
 
