@@ -102,9 +102,13 @@ def _s3(host, method, path, query, body=b"", length=0):
     return answer.headers, text
 
 
-def repository(endpoint, name):
-    """Makes a repository in the embedded ECR, and gives what `docker login` would take: `AWS:<password>`."""
+def create_repository(endpoint, name):
+    """Makes a repository in the embedded ECR."""
     _ecr(endpoint, "CreateRepository", {"repositoryName": name})
+
+
+def login(endpoint):
+    """What `docker login` would take for the embedded ECR: `AWS:<password>`."""
     answer = _ecr(endpoint, "GetAuthorizationToken", {})
     return base64.b64decode(answer["authorizationData"][0]["authorizationToken"]).decode()
 

@@ -28,19 +28,19 @@ class Gantry:
     def stage(self, tools, folder, registry=None, relayed=None):
         with aws.embedded(tools["gantry"], folder) as endpoint, contextlib.ExitStack() as stack:
             own = endpoint.removeprefix("http://")
-            seen, behind = endpoint, registry or own
+            target = registry or own
+            seen, behind = endpoint, target
             if relayed:
                 # The function sees relays; uploads go past them.
-                seen, behind = stack.enter_context(relayed(endpoint.removeprefix("http://"), registry))
+                seen, behind = stack.enter_context(relayed(own, target))
                 seen = f"http://{seen}"
             variables = function.environment(tools["template"], endpoint, f"http://{behind}", self.settings)
             variables |= {"AWS_ENDPOINT_URL": seen}
             process = stack.enter_context(function.running(tools["import"], variables, folder, self.prefix))
 
             class Stage:
-                cold_start_s, address = process.cold_start_s, own
-                # The function makes its repositories itself; another has a login as well.
-                login = None if registry else aws.repository(endpoint, "bench/login")
+                cold_start_s, address = process.cold_start_s, target
+                login = None if registry else aws.login(endpoint)
 
                 def put(self, archive, tag):
                     return aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
@@ -68,6 +68,12 @@ def _spent(log, start):
     return {"spent_s": {name.removesuffix("_ms"): sum(record[name] for record in records) / 1000 for name in names}}
 
 
+def _embedded(endpoint):
+    """The embedded registry's address and a login, for those that do not make the repository themselves."""
+    aws.create_repository(endpoint, REPOSITORY)
+    return endpoint.removeprefix("http://"), aws.login(endpoint)
+
+
 class Cdk:
     """The function of AWS's cdk-ecr-deployment, on the same S3, as CloudFormation would invoke it."""
 
@@ -76,8 +82,7 @@ class Cdk:
     @contextlib.contextmanager
     def stage(self, tools, folder, registry=None):
         with aws.embedded(tools["gantry"], folder) as endpoint:
-            own = aws.repository(endpoint, REPOSITORY)
-            target = registry or endpoint.removeprefix("http://")
+            target, credentials = (registry, None) if registry else _embedded(endpoint)
             insecure = folder / "registries.conf"
             insecure.write_text(f'[[registry]]\nlocation = "{target}"\ninsecure = true\n')
             variables = {
@@ -95,7 +100,7 @@ class Cdk:
             with function.running(tools["cdk"], variables, folder) as process:
 
                 class Stage:
-                    cold_start_s, address, login = process.cold_start_s, target, None if registry else own
+                    cold_start_s, address, login = process.cold_start_s, target, credentials
 
                     def put(self, archive, tag):
                         aws.upload(endpoint, f"{REPOSITORY}/{tag}.tar", archive)
@@ -133,13 +138,12 @@ class Skopeo:
     @contextlib.contextmanager
     def stage(self, tools, folder, registry=None):
         with contextlib.ExitStack() as stack:
-            target, own = registry, None
+            target, credentials = registry, None
             if not registry:
-                endpoint = stack.enter_context(aws.embedded(tools["gantry"], folder))
-                target, own = endpoint.removeprefix("http://"), aws.repository(endpoint, REPOSITORY)
+                target, credentials = _embedded(stack.enter_context(aws.embedded(tools["gantry"], folder)))
 
             class Stage:
-                address, login = target, own
+                address, login = target, credentials
 
                 def put(self, archive, _tag):
                     with archive.open("rb") as file:
@@ -150,7 +154,7 @@ class Skopeo:
                 def take(self, archive, tag):
                     kind = "oci-archive" if archive.name.startswith("oci") else "docker-archive"
                     command = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false"]
-                    command += ["--dest-creds", own] if own else []
+                    command += ["--dest-creds", credentials] if credentials else []
                     command += [f"{kind}:{archive}", f"docker://{target}/{REPOSITORY}:{tag}"]
                     return _measured(command, folder / "skopeo.log")
 
