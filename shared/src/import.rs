@@ -11,6 +11,7 @@ mod progress;
 mod schedule;
 mod send;
 mod source;
+mod tags;
 mod tell;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::archive::{Archive, Content, Start, StoredIndex};
+use crate::archive::{Archive, Start, StoredIndex};
 use crate::compress::Compressor;
 use crate::config::{Compression, DEFAULT_GZIP_LEVEL, ImportConfig, RepositorySettings};
 use crate::disposition::{Disposition, chain};
@@ -116,6 +117,8 @@ struct Report {
     left_out: Vec<String>,
     profile: Option<Applied>,
     settings_differ: Vec<String>,
+    /// Whether the repositories let anybody put a tag of this upload on another image.
+    tags_may_move: bool,
 }
 
 /// What it takes to write a receipt in the middle of a delivery.
@@ -229,8 +232,17 @@ impl Importer {
         };
         let why = error.as_ref().map(|error| self.reason(error, last));
         let section = self.section(outcome, delivery.attempt, started_at, &report, why);
+        let may_have_moved_tags = match outcome {
+            ImportOutcome::Imported => report.tags_may_move,
+            // An earlier delivery may have ended right after it put one.
+            ImportOutcome::Superseded => true,
+            ImportOutcome::Importing | ImportOutcome::Failed => false,
+        };
         let finish = Box::pin(async {
             let receipt = self.receipts.import(&upload, &section).await?;
+            if may_have_moved_tags {
+                self.settle_tags(&upload).await?;
+            }
             // Told only once it is written: the event makes others look at the receipt.
             self.tell(&upload, &receipt).await?;
             Ok(receipt)
@@ -345,6 +357,8 @@ impl Importer {
                 report.settings_differ.extend(differences);
                 repositories.insert(repository.clone(), settings);
             }
+            let settings = &repositories[repository];
+            report.tags_may_move |= planned.target.tags.iter().any(|tag| !settings.is_immutable(tag));
         }
 
         let ready = self.send_all(&object, &plan, &standings, report, &progress_receipt).await?;
@@ -353,6 +367,12 @@ impl Importer {
         let ready = self.put_by_digest(&object, &plan, &progress_receipt, ready).await?;
         for image in &ready {
             self.put_tags(image).await?;
+        }
+        // A newer version that came meanwhile may have put them before us. One that was deleted meanwhile is in ECR.
+        if report.tags_may_move
+            && let Current::Newer(version) = object.current().await?
+        {
+            return Err(ImportError::Superseded { version });
         }
         report.images = ready.iter().map(|image| image.receipt(&repositories)).collect();
         Ok(())
@@ -426,51 +446,6 @@ impl Importer {
             match self.registry.put_manifest(repository, &digest, manifest).await {
                 // A repository may call even a digest immutable; the same bytes are there then.
                 Ok(()) | Err(RegistryError::TagTaken { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    async fn put_tags(&self, image: &Ready<'_>) -> Result<(), ImportError> {
-        let repository = &image.planned.target.repository;
-        for tag in image.standing.tags_to_put() {
-            match self.registry.put_manifest(repository, tag.as_str(), &image.root).await {
-                Ok(()) => {}
-                Err(RegistryError::TagTaken { .. }) => {
-                    // ECR answers so even when the digest is the same: whose is it?
-                    let stored = self.registry.manifest(repository, tag.as_str()).await?;
-                    let found = stored.map(|stored| stored.digest);
-                    if found != Some(image.root.digest) {
-                        return Err(ImportError::TagConflict {
-                            repository: repository.clone(),
-                            tag: tag.clone(),
-                            found: found.map_or_else(|| "another image".to_owned(), |digest| digest.to_string()),
-                            wanted: image.root.digest.to_string(),
-                        });
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-            tracing::info!(ecr.repository = %repository, ecr.tag = %tag, image.digest = %image.root.digest, "tagged");
-        }
-        self.put_companion_tags(image).await
-    }
-
-    /// Tags the signatures that are found by a tag made from their image's digest. One that is there already stays
-    /// where the repository says so: the image is no worse for it.
-    async fn put_companion_tags(&self, image: &Ready<'_>) -> Result<(), ImportError> {
-        let Content::Oci(content) = &image.planned.image.content else { return Ok(()) };
-        let repository = &image.planned.target.repository;
-        if image.standing.is_unchanged() {
-            return Ok(());
-        }
-        for (companion, tag) in content.manifests.iter().filter_map(|of| Some((&of.manifest, of.tag.as_ref()?))) {
-            match self.registry.put_manifest(repository, tag.as_str(), companion).await {
-                Ok(()) => {}
-                Err(RegistryError::TagTaken { .. }) => {
-                    tracing::warn!(ecr.repository = %repository, ecr.tag = %tag, "the tag is taken; left as it is");
-                }
                 Err(error) => return Err(error.into()),
             }
         }

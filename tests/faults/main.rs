@@ -10,6 +10,7 @@ mod deadline;
 mod lab;
 mod matrix;
 mod order;
+mod overtaken;
 mod peers;
 
 /// The function's process.

@@ -20,7 +20,7 @@ use url::{Host, Url};
 
 use super::RegistryError;
 use super::token::{Token, TokenSource};
-use crate::image::{Digest, Manifest, MediaType, Repository};
+use crate::image::{Digest, Manifest, MediaType, Repository, Tag};
 use crate::limits;
 use crate::retry::retry;
 use crate::timeouts::Timeouts;
@@ -196,6 +196,19 @@ impl Registry {
             Err((refusal, _)) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
             Err((refusal, call)) => Err(refusal.into_error(call.name(), call.action, repository)),
         }
+    }
+
+    /// Puts the manifest `digest`, byte for byte, under another tag; `false` when it is not there, or is no manifest.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::put_manifest`].
+    pub async fn retag(&self, repository: &Repository, digest: Digest, tag: &Tag) -> Result<bool, RegistryError> {
+        let stored = self.manifest(repository, &digest.to_string()).await?;
+        let manifest = stored.and_then(|stored| Manifest::parse(stored.bytes, stored.media_type).ok());
+        let Some(manifest) = manifest else { return Ok(false) };
+        self.put_manifest(repository, tag.as_str(), &manifest).await?;
+        Ok(true)
     }
 
     /// Puts `manifest` under `reference`, a tag or its own digest. Everything it names must be there.

@@ -9,8 +9,8 @@ use super::facts::{Kind, REVISION};
 use super::floating::{Tags, Template};
 use super::look::{Reactor, Subject};
 use super::release::Standing;
-use crate::ecr::{RegistryError, StoredManifest};
-use crate::image::{Digest, Manifest, Repository, Tag};
+use crate::ecr::RegistryError;
+use crate::image::{Digest, Repository, Tag};
 use crate::limits;
 use crate::state::ImageRecord;
 
@@ -145,17 +145,13 @@ impl Reactor {
 
     /// Puts the manifest's own bytes under another tag.
     async fn retag(&self, repository: &Repository, digest: Digest, tag: &Tag) -> Result<(), ReactError> {
-        let stored = self.registry.manifest(repository, &digest.to_string()).await?;
-        let Some(StoredManifest { bytes, media_type, .. }) = stored else {
-            // Deleted in between; the next look finds another highest release.
-            return Ok(());
-        };
-        let Ok(manifest) = Manifest::parse(bytes, media_type) else { return Ok(()) };
-        match self.registry.put_manifest(repository, tag.as_str(), &manifest).await {
-            Ok(()) => {
+        match self.registry.retag(repository, digest, tag).await {
+            Ok(true) => {
                 tracing::info!(ecr.repository = %repository, ecr.tag = %tag, image.digest = %digest, "tagged");
                 Ok(())
             }
+            // Deleted in between; the next look finds another highest release.
+            Ok(false) => Ok(()),
             Err(RegistryError::TagTaken { .. }) => {
                 tracing::warn!(ecr.repository = %repository, ecr.tag = %tag, "the tag is taken and immutable");
                 Ok(())

@@ -25,6 +25,18 @@ impl Receipts {
         Self { client, stack }
     }
 
+    /// The receipt beside `upload`, which may be another version's: the newest's, once that has begun.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]
+    pub async fn find(&self, upload: &UploadId) -> Result<Option<Receipt>, StateError> {
+        if !upload.has_room_for_receipt() {
+            return Ok(None);
+        }
+        Ok(self.documents(upload).read(&upload.receipt_key(), WANTED).await?.map(|read| read.value))
+    }
+
     /// Writes import's section for `upload`; what is known of its images is kept if the receipt speaks of the same
     /// version. A receipt of a later version is left alone. Then sets the object tags, as a courtesy.
     /// Gives the receipt as it should be read: for an upload that was overtaken, its own.
