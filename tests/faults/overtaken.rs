@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use emulator::faults::{Action, Fault, Hold};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use gantry::import::{Importer, Outcome};
 use gantry::naming::IMAGE_METADATA;
 use gantry::timeouts::Timeouts;
@@ -59,6 +61,14 @@ impl Key {
         hold
     }
 
+    /// A delivery that is about to put the tag, and what it waits for.
+    async fn before_tag<'a>(&'a self, uploaded: &'a Uploaded) -> (BoxFuture<'a, Outcome>, Hold) {
+        let about_to = self.at_tag(Action::Hold);
+        let mut delivery = self.deliver(uploaded).boxed();
+        until(&mut delivery, &about_to).await;
+        (delivery, about_to)
+    }
+
     /// Which image the tag names.
     fn named(&self, numbers: impl IntoIterator<Item = usize>) -> usize {
         let config = pipeline_tests::look::check_image(self.lab.pipeline.stack.images(), &self.repository, TAG);
@@ -83,9 +93,7 @@ async fn until(delivery: &mut (impl Future<Output = Outcome> + Unpin), hold: &Ho
 async fn an_older_version_that_puts_the_tag_last_gives_it_back() {
     let key = Key::start().await;
     let old = key.put(1).await;
-    let about_to = key.at_tag(Action::Hold);
-    let mut older = pin!(key.deliver(&old));
-    until(&mut older, &about_to).await;
+    let (older, about_to) = key.before_tag(&old).await;
     let new = key.put(2).await;
     key.import(&new).await;
     assert_eq!(key.named(1..3), 2);
@@ -105,9 +113,7 @@ async fn it_gives_it_back_to_an_image_that_was_there_before() {
     let first = key.put(1).await;
     key.import(&first).await;
     let old = key.put(2).await;
-    let about_to = key.at_tag(Action::Hold);
-    let mut older = pin!(key.deliver(&old));
-    until(&mut older, &about_to).await;
+    let (older, about_to) = key.before_tag(&old).await;
     let again = key.put(1).await;
     key.import(&again).await;
     about_to.release();
@@ -121,9 +127,7 @@ async fn it_gives_it_back_to_an_image_that_was_there_before() {
 async fn the_newest_takes_the_tag_back_when_its_receipt_is_written() {
     let key = Key::start().await;
     let old = key.put(1).await;
-    let about_to = key.at_tag(Action::Hold);
-    let mut older = pin!(key.deliver(&old));
-    until(&mut older, &about_to).await;
+    let (older, about_to) = key.before_tag(&old).await;
     let new = key.put(2).await;
     let has_put = key.at_tag(Action::HoldAnswer);
     let mut newer = pin!(key.deliver(&new));
@@ -142,10 +146,8 @@ async fn the_newest_takes_the_tag_back_when_its_receipt_is_written() {
 async fn an_older_version_that_died_after_it_put_the_tag_gives_it_back_when_it_comes_again() {
     let key = Key::start().await;
     let old = key.put(1).await;
-    let about_to = key.at_tag(Action::Hold);
     {
-        let mut older = pin!(key.deliver(&old));
-        until(&mut older, &about_to).await;
+        let (mut older, about_to) = key.before_tag(&old).await;
         let new = key.put(2).await;
         key.import(&new).await;
         let has_put = key.at("s3:HeadObject", &old.key, Action::Hold);
